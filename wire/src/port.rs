@@ -1,0 +1,39 @@
+//! Where a frame enters or leaves the firewall.
+
+use core::fmt;
+
+/// Index of a port in the appliance's table; only meaningful together with a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortSlot(pub u16);
+
+/// A network interface of the firewall: an uplink or one client's vif.
+///
+/// Slots are used again when a client leaves; the generation tells the old interface from the new
+/// one, so that nothing decided for the former is ever delivered to the latter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port {
+    /// Where the interface stands in the table.
+    pub slot: PortSlot,
+    /// How often that slot had been given away before.
+    pub generation: u16,
+}
+
+impl Port {
+    /// The port at `slot` in its `generation`.
+    #[must_use]
+    pub const fn new(slot: u16, generation: u16) -> Self {
+        Self { slot: PortSlot(slot), generation }
+    }
+
+    /// The slot as an index.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.slot.0 as usize
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {}.{}", self.slot.0, self.generation)
+    }
+}

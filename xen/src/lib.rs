@@ -1,0 +1,14 @@
+//! What a guest needs of Xen, without a line of policy: the [`Hypervisor`] trait, the netif, XenStore
+//! and console protocols on it, and two who implement it: `raw` (hypercalls) and `sim` (memory).
+//!
+//! In: pages, ports and messages other domains control. Out: values that were read once and checked.
+//! Never: trust in what stands in a shared page, or `unsafe` outside `raw`.
+#![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+#[cfg(any(test, feature = "sim"))]
+extern crate std;
+
+pub mod hypervisor;
+pub mod io;
