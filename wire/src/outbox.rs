@@ -9,8 +9,9 @@ use arrayvec::ArrayVec;
 /// Most frames decided at once.
 pub const BATCH: usize = 64;
 
-/// Most bytes of a frame of our own (an ICMP error quotes at most what makes 576, RFC 1812 4.3.2.3).
-pub const REPLY_MAX: usize = 640;
+/// Most bytes of a frame of our own. A quarter of a page, so that no reply crosses one; an ICMP error
+/// quotes no more than what makes 576 bytes anyhow (RFC 1812 section 4.3.2.3).
+pub const REPLY_MAX: usize = 1024;
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
