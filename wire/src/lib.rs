@@ -9,16 +9,31 @@
 #[cfg(test)]
 extern crate std;
 
+mod bytes;
 mod drop;
+mod edit;
+mod extensions;
 mod frame;
+mod icmp;
 mod mac;
 mod outbox;
+mod packet;
+mod parse;
 mod port;
+pub mod sums;
 mod time;
+mod tuple;
 
 pub use drop::{DropReason, PerReason};
+pub use edit::{NewHead, Rewrite, Translation};
 pub use frame::{Csum, Frame, Gso, GsoKind, HEAD_MAX, Offload, WHOLE_MAX};
 pub use mac::Mac;
 pub use outbox::{BATCH, Emit, Outbox, REPLY_MAX, Reply, ReplyFull, Verdict};
+pub use packet::{
+    Arp, ArpOperation, Fragment, IcmpError, IcmpErrorKind, IcmpQuery, Ndp, Packet, Parsed,
+    QueryKind, Quote, Tcp, TcpFlags, Transport, Udp,
+};
+pub use parse::{Unparsed, parse};
 pub use port::{Port, PortSlot};
 pub use time::Instant;
+pub use tuple::{Proto, Tuple};

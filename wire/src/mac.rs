@@ -56,7 +56,9 @@ mod tests {
     fn text_round_trips_and_rejects_other_forms() {
         let text = "00:16:3e:5e:6c:00";
         assert_eq!(Mac::parse(text).unwrap().to_string(), text);
-        for bad in ["", "00:16:3e:5e:6c", "00:16:3e:5e:6c:00:01", "0:16:3e:5e:6c:00", "+0:16:3e:5e:6c:00"] {
+        for bad in
+            ["", "00:16:3e:5e:6c", "00:16:3e:5e:6c:00:01", "0:16:3e:5e:6c:00", "+0:16:3e:5e:6c:00"]
+        {
             assert_eq!(Mac::parse(bad), None, "{bad}");
         }
     }

@@ -1,0 +1,168 @@
+//! The Internet checksum: whole (RFC 1071), and by difference (RFC 1624).
+//!
+//! In: bytes, numbers and old checksum fields. Out: new checksum fields. Never: a zero where zero
+//! means "no checksum".
+
+use core::net::IpAddr;
+
+/// A one's complement sum in the making. Order does not matter, so parts can be added one by one,
+/// as long as each part starts at an even offset of what is summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// The sum of nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// Adds bytes; an odd last one counts as if a zero followed (RFC 1071 section 1).
+    #[must_use]
+    pub fn bytes(self, bytes: &[u8]) -> Self {
+        // Eight bytes a step: a carry out of the top is a one at the bottom, in 64 bits as in 16.
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut sum = self.0;
+        for word in words {
+            let (next, carry) = sum.overflowing_add(u64::from_be_bytes(*word));
+            // Cannot overflow: after a carry the sum is below its maximum.
+            sum = next.wrapping_add(u64::from(carry));
+        }
+        let mut last = [0; 8];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        let (next, carry) = sum.overflowing_add(u64::from_be_bytes(last));
+        Self(next.wrapping_add(u64::from(carry)))
+    }
+
+    /// Adds one 16-bit word.
+    #[must_use]
+    pub fn word(self, word: u16) -> Self {
+        self.long(u64::from(word))
+    }
+
+    /// Adds an address.
+    #[must_use]
+    pub fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(a) => self.long(u64::from(a.to_bits())),
+            IpAddr::V6(a) => self.bytes(&a.octets()),
+        }
+    }
+
+    /// Adds another sum.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.long(other.0)
+    }
+
+    /// The one's complement: adding it takes the sum away again.
+    #[must_use]
+    pub const fn negated(self) -> Self {
+        Self(!self.0)
+    }
+
+    /// The sum in 16 bits. Zero only if nothing but zeros was added (0xffff is the other zero).
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "folded below 2^16 by then")]
+    pub const fn fold(self) -> u16 {
+        let mut sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        sum = (sum >> 32) + (sum & 0xffff_ffff);
+        sum = (sum >> 16) + (sum & 0xffff);
+        sum = (sum >> 16) + (sum & 0xffff);
+        ((sum >> 16) + (sum & 0xffff)) as u16
+    }
+
+    /// What goes into a checksum field: the complement of the folded sum.
+    #[must_use]
+    pub const fn checksum(self) -> u16 {
+        !self.fold()
+    }
+
+    fn long(self, value: u64) -> Self {
+        let (next, carry) = self.0.overflowing_add(value);
+        Self(next.wrapping_add(u64::from(carry)))
+    }
+}
+
+/// The pseudo header of TCP, UDP and ICMPv6: RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1.
+/// `len` is the length of the transport header and payload in bytes.
+#[must_use]
+pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, len: u32) -> Sum {
+    Sum::ZERO.address(src).address(dst).word(u16::from(protocol)).long(u64::from(len))
+}
+
+/// A checksum field, and how it changes when the data it covers does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// A complete checksum that is always present: IPv4 header, TCP, ICMP, ICMPv6.
+    Complete,
+    /// UDP: 0 means there is none, and stays; a computed 0 is written as 0xffff.
+    Udp,
+    /// The uncomplemented pseudo-header sum (NETTXF_csum_blank): addresses change it, ports and
+    /// payload do not.
+    Blank,
+}
+
+/// What was changed under a checksum: what went away and what came, kept apart by whether the
+/// pseudo header covers it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    pseudo: Sum,
+    data: Sum,
+}
+
+impl Delta {
+    /// Nothing changed.
+    pub const NONE: Self = Self { pseudo: Sum::ZERO, data: Sum::ZERO };
+
+    /// An address of the pseudo header was exchanged.
+    #[must_use]
+    pub fn address(self, old: IpAddr, new: IpAddr) -> Self {
+        let change = Sum::ZERO.address(old).negated().plus(Sum::ZERO.address(new));
+        Self { pseudo: self.pseudo.plus(change), ..self }
+    }
+
+    /// A word of the data was exchanged.
+    #[must_use]
+    pub fn word(self, old: u16, new: u16) -> Self {
+        Self { data: self.data.word(!old).word(new), ..self }
+    }
+
+    /// A stretch of data with an even start was exchanged for one of the same length.
+    #[must_use]
+    pub fn sums(self, old: Sum, new: Sum) -> Self {
+        Self { data: self.data.plus(old.negated()).plus(new), ..self }
+    }
+
+    /// Both changes.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { pseudo: self.pseudo.plus(other.pseudo), data: self.data.plus(other.data) }
+    }
+
+    /// The same change under a checksum that covers no pseudo header.
+    #[must_use]
+    pub const fn without_pseudo_header(self) -> Self {
+        Self { pseudo: Sum::ZERO, ..self }
+    }
+
+    /// The new value of a checksum field that held `old` (RFC 1624 equation 3).
+    #[must_use]
+    pub fn apply(self, field: Field, old: u16) -> u16 {
+        match field {
+            Field::Blank => Sum::ZERO.word(old).plus(self.pseudo).fold(),
+            Field::Udp if old == 0 => 0,
+            Field::Udp => match self.complete(old) {
+                0 => 0xffff,
+                sum => sum,
+            },
+            Field::Complete => self.complete(old),
+        }
+    }
+
+    fn complete(self, old: u16) -> u16 {
+        if self == Self::NONE {
+            return old;
+        }
+        Sum::ZERO.word(!old).plus(self.pseudo).plus(self.data).checksum()
+    }
+}
