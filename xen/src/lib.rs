@@ -12,3 +12,7 @@ extern crate std;
 
 pub mod hypervisor;
 pub mod io;
+pub mod netif;
+pub mod ring;
+pub mod store;
+pub mod xenbus;

@@ -1,0 +1,300 @@
+//! Frames out of slots, with the checks and the severity of Linux' netback and netfront.
+
+use super::{
+    BadExtra, ETH_HEADER, Extra, ExtraKind, RxFlags, RxResponse, Status, TxFlags, TxRequest,
+    TxResponse,
+};
+use crate::hypervisor::PAGE_SIZE;
+use crate::io::SLOTS_MAX;
+use crate::ring::RingIndex;
+use arrayvec::ArrayVec;
+use wire::{Csum, DropReason, Gso, Offload};
+
+/// Data slots in a frame from which on its sender is taken for broken; between this and
+/// [`SLOTS_MAX`] only the frame is dropped (fatal_skb_slots of Linux' netback, plus the first).
+pub const TX_SLOTS_FATAL: usize = 22;
+
+/// Most extras behind one first slot: each type once.
+const EXTRAS_MAX: u8 = 5;
+
+/// A fault in a TX ring that ends the vif.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxFault {
+    /// The published requests end in the middle of a frame.
+    CutShort,
+    /// [`TX_SLOTS_FATAL`] data slots or more, or more extras than there are types.
+    TooManySlots,
+    /// An extra-info slot that is none.
+    BadExtra(BadExtra),
+    /// Data that would cross the end of its page.
+    CrossesPage {
+        /// Where the data starts.
+        offset: u16,
+        /// Its bytes.
+        size: u16,
+    },
+}
+
+/// One data slot of a TX frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxData {
+    /// The page with the data.
+    pub gref: u32,
+    /// Where the data starts in it; `offset + len` is at most a page.
+    pub offset: u16,
+    /// Bytes in this slot; never 0.
+    pub len: u16,
+}
+
+/// A TX frame, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxFrame {
+    /// Its data, in order.
+    pub data: ArrayVec<TxData, SLOTS_MAX>,
+    /// The sum of the data's lengths, at least an Ethernet header.
+    pub len: u32,
+    /// What the sender left to do. "Data validated" counts as unknown: a client is not trusted.
+    pub offload: Offload,
+}
+
+/// What a frontend must be answered for one TX frame: every slot, extras included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxAnswer {
+    first: RingIndex,
+    extras: u8,
+    ids: ArrayVec<u16, TX_SLOTS_FATAL>,
+}
+
+impl TxAnswer {
+    /// The responses, each with the index of its request.
+    pub fn responses(&self, status: Status) -> impl Iterator<Item = (RingIndex, TxResponse)> {
+        let extras = usize::from(self.extras);
+        let (first, rest) = self.ids.split_at_checked(1).unwrap_or_default();
+        let data = move |id: &u16| TxResponse { id: *id, status };
+        let null = TxResponse { id: 0, status: Status::NULL };
+        let all = first
+            .iter()
+            .map(data)
+            .chain(core::iter::repeat_n(null, extras))
+            .chain(rest.iter().map(data));
+        (0u32..).map(|n| self.first.plus(n)).zip(all)
+    }
+
+    /// Slots in the ring.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.ids.len().saturating_add(usize::from(self.extras))
+    }
+}
+
+/// The slots of one frame: what to answer, and the frame or why it is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxPacket {
+    /// What the frontend must be answered, whatever becomes of the frame.
+    pub answer: TxAnswer,
+    /// The frame, or why it must be dropped.
+    pub frame: Result<TxFrame, DropReason>,
+}
+
+/// Puts the next TX frame together. `next` takes slots from the ring; `None` means that no more are
+/// published. Returns `Ok(None)` if there is no frame.
+///
+/// # Errors
+/// [`TxFault`]: the sender is broken, and its vif is to be closed.
+pub fn read_tx(
+    mut next: impl FnMut() -> Option<(RingIndex, [u8; 12])>,
+) -> Result<Option<TxPacket>, TxFault> {
+    let Some((first, slot)) = next() else { return Ok(None) };
+    let head = TxRequest::decode(&slot);
+    let mut answer = TxAnswer { first, extras: 0, ids: ArrayVec::from_iter([head.id]) };
+    let mut drop = None;
+    let mut gso = None;
+
+    let mut extra_follows = head.flags.has(TxFlags::EXTRA_INFO);
+    while extra_follows {
+        let (_, slot) = next().ok_or(TxFault::CutShort)?;
+        answer.extras = answer.extras.saturating_add(1);
+        if answer.extras > EXTRAS_MAX {
+            return Err(TxFault::TooManySlots);
+        }
+        let extra = Extra::decode_tx(&slot).map_err(TxFault::BadExtra)?;
+        match extra.kind {
+            ExtraKind::Gso(request) => gso = Some(request),
+            ExtraKind::Mcast => drop = Some(DropReason::BadSlot),
+            ExtraKind::Hint(_) => {}
+        }
+        extra_follows = extra.more;
+    }
+
+    let mut own = head.size;
+    let mut rest: ArrayVec<TxData, SLOTS_MAX> = ArrayVec::new();
+    let mut more = head.flags.has(TxFlags::MORE_DATA);
+    while more {
+        let (_, slot) = next().ok_or(TxFault::CutShort)?;
+        let request = TxRequest::decode(&slot);
+        more = request.flags.has(TxFlags::MORE_DATA);
+        answer.ids.try_push(request.id).map_err(|_| TxFault::TooManySlots)?;
+        if answer.ids.len() >= TX_SLOTS_FATAL {
+            return Err(TxFault::TooManySlots);
+        }
+        within_page(request.offset, request.size)?;
+        match own.checked_sub(request.size) {
+            Some(left) => own = left,
+            None => drop = Some(DropReason::BadSlot),
+        }
+        if answer.ids.len() > SLOTS_MAX {
+            drop = Some(DropReason::TooManySlots);
+        } else if request.size != 0 {
+            let data = TxData { gref: request.gref, offset: request.offset, len: request.size };
+            let _ = rest.try_push(data);
+        }
+    }
+
+    if let Some(reason) = drop {
+        return Ok(Some(TxPacket { answer, frame: Err(reason) }));
+    }
+    if u32::from(own) < ETH_HEADER {
+        return Ok(Some(TxPacket { answer, frame: Err(DropReason::Truncated) }));
+    }
+    within_page(head.offset, own)?;
+    let first = TxData { gref: head.gref, offset: head.offset, len: own };
+    let data = core::iter::once(first).chain(rest).take(SLOTS_MAX).collect();
+    let csum = if head.flags.has(TxFlags::CSUM_BLANK) { Csum::Blank } else { Csum::Unknown };
+    let frame = TxFrame { data, len: u32::from(head.size), offload: Offload { csum, gso } };
+    Ok(Some(TxPacket { answer, frame: Ok(frame) }))
+}
+
+fn within_page(offset: u16, size: u16) -> Result<(), TxFault> {
+    if fits_page(offset, size) { Ok(()) } else { Err(TxFault::CrossesPage { offset, size }) }
+}
+
+fn fits_page(offset: u16, size: u16) -> bool {
+    usize::from(offset).saturating_add(usize::from(size)) <= PAGE_SIZE
+}
+
+/// One data slot of an RX frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RxData {
+    /// The index of the request it answers, which tells the page.
+    pub index: RingIndex,
+    /// Where the data starts in the page; `offset + len` is at most a page.
+    pub offset: u16,
+    /// Bytes in this slot; never 0.
+    pub len: u16,
+}
+
+/// An RX frame, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RxFrame {
+    /// Its data, in order.
+    pub data: ArrayVec<RxData, SLOTS_MAX>,
+    /// The sum of the data's lengths, at least an Ethernet header.
+    pub len: u32,
+    /// What the sender left to do, or vouches for.
+    pub offload: Offload,
+}
+
+/// The responses of one frame, and the frame or why it is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RxPacket {
+    /// The index of the first response.
+    pub first: RingIndex,
+    /// How many responses it took; the pages of all of them are ours again.
+    pub slots: u32,
+    /// The frame, or why it must be dropped.
+    pub frame: Result<RxFrame, DropReason>,
+}
+
+/// Puts the next RX frame together. `next` takes responses from the ring; `None` means that no more
+/// are published. Returns `None` if there is no frame.
+///
+/// Nothing here ends the vif: whatever the backend writes costs this frame at most.
+pub fn read_rx(mut next: impl FnMut() -> Option<(RingIndex, [u8; 8])>) -> Option<RxPacket> {
+    let (first, slot) = next()?;
+    let head = RxResponse::decode(&slot);
+    let mut reader = RxReader { slots: 1, data: ArrayVec::new(), len: 0, gso: None, drop: None };
+    reader.data(first, head);
+
+    let mut extra_follows = head.flags.has(RxFlags::EXTRA_INFO);
+    while extra_follows {
+        let Some((_, slot)) = next() else {
+            reader.drop = Some(DropReason::BadSlot);
+            return Some(reader.packet(first, head.flags));
+        };
+        reader.slots = reader.slots.saturating_add(1);
+        extra_follows = reader.extra(&slot);
+    }
+    let mut more = head.flags.has(RxFlags::MORE_DATA);
+    while more {
+        let Some((index, slot)) = next() else {
+            reader.drop = Some(DropReason::BadSlot);
+            break;
+        };
+        reader.slots = reader.slots.saturating_add(1);
+        let response = RxResponse::decode(&slot);
+        reader.data(index, response);
+        more = response.flags.has(RxFlags::MORE_DATA);
+    }
+    Some(reader.packet(first, head.flags))
+}
+
+struct RxReader {
+    slots: u32,
+    data: ArrayVec<RxData, SLOTS_MAX>,
+    len: u32,
+    gso: Option<Gso>,
+    drop: Option<DropReason>,
+}
+
+impl RxReader {
+    fn data(&mut self, index: RingIndex, response: RxResponse) {
+        match u16::try_from(response.status.0) {
+            Ok(0) => {}
+            Ok(len) if fits_page(response.offset, len) => {
+                self.len = self.len.saturating_add(u32::from(len));
+                let data = RxData { index, offset: response.offset, len };
+                if self.data.try_push(data).is_err() {
+                    self.drop = Some(DropReason::TooManySlots);
+                }
+            }
+            Ok(_) => self.drop = Some(DropReason::BadSlot),
+            Err(_) => self.drop = Some(DropReason::CopyFailed),
+        }
+    }
+
+    /// Returns whether another extra follows.
+    fn extra(&mut self, slot: &[u8; 8]) -> bool {
+        match Extra::decode_rx(slot) {
+            Ok(extra) => {
+                if let ExtraKind::Gso(gso) = extra.kind {
+                    self.gso = Some(gso);
+                }
+                extra.more
+            }
+            Err(_) => {
+                self.drop = Some(DropReason::BadSlot);
+                false
+            }
+        }
+    }
+
+    fn packet(self, first: RingIndex, flags: RxFlags) -> RxPacket {
+        let frame = match self.drop {
+            Some(reason) => Err(reason),
+            None if self.len < ETH_HEADER => Err(DropReason::Truncated),
+            None if self.len > u32::from(u16::MAX) => Err(DropReason::TooBig),
+            None => {
+                let csum = if flags.has(RxFlags::CSUM_BLANK) {
+                    Csum::Blank
+                } else if flags.has(RxFlags::DATA_VALIDATED) {
+                    Csum::Valid
+                } else {
+                    Csum::Unknown
+                };
+                let offload = Offload { csum, gso: self.gso };
+                Ok(RxFrame { data: self.data, len: self.len, offload })
+            }
+        };
+        RxPacket { first, slots: self.slots, frame }
+    }
+}
