@@ -1,0 +1,77 @@
+//! The words between the translator and whoever drives it.
+
+use core::net::IpAddr;
+use wire::{Port, Transport, Tuple};
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// From a client to the world.
+    Out,
+    /// From the world to a client.
+    In,
+}
+
+impl Direction {
+    /// The other one.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::Out => Self::In,
+            Self::In => Self::Out,
+        }
+    }
+}
+
+/// Keyed hash of a tuple: only comparable within one translator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hash(pub(crate) u64);
+
+/// A flow. Places are used again; the generation tells the old flow from the new one, and a stale
+/// id is answered like an unknown flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// A flow to be opened by the first packet of a client, which the rules have accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFlow<'a> {
+    /// The client.
+    pub client: Port,
+    /// The packet's tuple as the client sent it.
+    pub tuple: Tuple,
+    /// What the packet carries.
+    pub transport: &'a Transport,
+    /// The external address to send from, of the tuple's family.
+    pub external: IpAddr,
+    /// The real destination, if it is another than the one asked. For ICMP queries the port is 0.
+    /// A redirected flow has an external port of its own; all others of one client socket share one.
+    pub redirected: Option<(IpAddr, u16)>,
+    /// Epoch of the rules that accepted it.
+    pub epoch: u32,
+}
+
+/// How to rewrite a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The client whose flow it is: where a packet goes that comes in, and the only port that one
+    /// going out may have come from.
+    pub client: Port,
+    /// Addresses and ports the packet gets.
+    pub tuple: Tuple,
+}
+
+/// What is known of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The client.
+    pub client: Port,
+    /// The tuple as the client sends it: from its own address to the one it asked for.
+    pub asked: Tuple,
+    /// The tuple as it is sent into the world: from the external address to the real remote.
+    pub sent: Tuple,
+    /// Epoch of the rules that last accepted it.
+    pub epoch: u32,
+}
