@@ -53,14 +53,29 @@ pub struct NewFlow<'a> {
     pub epoch: u32,
 }
 
-/// How to rewrite a packet.
+/// A packet taken through its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
+pub struct Passage {
     /// The client whose flow it is: where a packet goes that comes in, and the only port that one
     /// going out may have come from.
     pub client: Port,
-    /// Addresses and ports the packet gets.
+    /// The packet's tuple from here on.
     pub tuple: Tuple,
+    /// What has to be changed to make it so.
+    pub change: wire::Translation,
+}
+
+/// An ICMP error taken to whoever sent the packet that it quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorPassage {
+    /// The client whose flow the quoted packet belongs to.
+    pub client: Port,
+    /// Where the error goes: the sender of the quoted packet.
+    pub to: IpAddr,
+    /// What has to be changed in the error's own IP header.
+    pub outer: wire::Translation,
+    /// What has to be changed in the packet it quotes (RFC 5508 REQ-4 and REQ-5).
+    pub quoted: wire::Translation,
 }
 
 /// What is known of a flow.

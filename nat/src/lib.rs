@@ -13,6 +13,6 @@ mod api;
 mod config;
 mod nat;
 
-pub use api::{Direction, Facts, FlowId, Hash, NewFlow, Translation};
+pub use api::{Direction, ErrorPassage, Facts, FlowId, Hash, NewFlow, Passage};
 pub use config::{Budget, Config, ConfigError, Timeouts};
 pub use nat::{Nat, QUARANTINE};

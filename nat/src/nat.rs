@@ -1,6 +1,9 @@
 //! The translator.
 
-use crate::{Budget, Config, ConfigError, Direction, Facts, FlowId, Hash, NewFlow, Translation};
+use crate::{
+    Budget, Config, ConfigError, Direction, ErrorPassage, Facts, FlowId, Hash, NewFlow, Passage,
+};
+use core::net::IpAddr;
 use core::time::Duration;
 use wire::{DropReason, Instant, Port, Quote, Transport, Tuple};
 
@@ -55,7 +58,7 @@ impl Nat {
         id: FlowId,
         direction: Direction,
         transport: &Transport,
-    ) -> Result<Translation, DropReason> {
+    ) -> Result<Passage, DropReason> {
         let _ = (now, id, direction, transport);
         Err(DropReason::Unsolicited)
     }
@@ -70,26 +73,25 @@ impl Nat {
         &mut self,
         now: Instant,
         new: &NewFlow<'_>,
-    ) -> Result<(FlowId, Translation), DropReason> {
+    ) -> Result<(FlowId, Passage), DropReason> {
         let _ = (now, new);
         Err(DropReason::FlowTableFull)
     }
 
-    /// The flow of a packet that an ICMP error quotes, translated back: `direction` is the error's
-    /// own, and the quoted packet went the other way. Changes nothing: no ICMP error ends, refreshes
-    /// or moves a flow.
-    ///
-    /// [`Translation::tuple`] is the quoted packet as its sender knows it.
+    /// Takes an ICMP error from `source` that travels in `direction` to the sender of the packet it
+    /// quotes. Changes nothing: no ICMP error ends, refreshes or moves a flow.
     ///
     /// # Errors
-    /// [`DropReason::UnrelatedIcmp`] if there is none, or the quoted segment is not in flight.
+    /// [`DropReason::UnrelatedIcmp`] if no live flow sent that packet, or it is a TCP segment that
+    /// is not in flight.
     pub fn icmp_error(
         &self,
         now: Instant,
         direction: Direction,
+        source: IpAddr,
         quote: &Quote,
-    ) -> Result<Translation, DropReason> {
-        let _ = (now, direction, quote);
+    ) -> Result<ErrorPassage, DropReason> {
+        let _ = (now, direction, source, quote);
         Err(DropReason::UnrelatedIcmp)
     }
 
