@@ -1,0 +1,293 @@
+//! A checked policy.
+//!
+//! In: [`Parts`], plain data as `lang` or the blob decoder built it. Out: a [`Policy`], which holds
+//! only if every block ends in a verdict and every rule can be obeyed.
+
+use crate::{Action, RejectKind};
+use crate::{AddrSet, Family, Rule, RuleId, Then, What, Zone};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+
+/// Bytes a name may have.
+pub(crate) const NAME_MAX: usize = 255;
+
+/// What a policy is made of, before it is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// The name of its file.
+    pub name: String,
+    /// The VMs it knows by name.
+    pub vms: Vec<Vm>,
+    /// One block for each direction it speaks of.
+    pub blocks: Vec<Block>,
+    /// Directions whose flows leave under the firewall's own address.
+    pub masquerade: Vec<(Zone, Zone)>,
+    /// DNS resolvers that are really somewhere else.
+    pub redirect_dns: Option<DnsRedirect>,
+}
+
+/// A VM known by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vm {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addrs: Vec<IpAddr>,
+}
+
+/// The rules for flows that begin in one zone and go to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Where the flows begin.
+    pub from: Zone,
+    /// Where they go.
+    pub to: Zone,
+    /// First match decides; the last one matches everything.
+    pub rules: Vec<Rule>,
+}
+
+/// Queries to the first resolver that clients know go to the first real one, and so on in turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsRedirect {
+    /// The resolvers the clients ask.
+    pub virtuals: Vec<IpAddr>,
+    /// Those that answer.
+    pub reals: Vec<IpAddr>,
+}
+
+/// The SHA-256 of a policy's encoded body: equal policies have equal digests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+/// A policy in which every rule can be obeyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    parts: Parts,
+    digest: Digest,
+}
+
+/// Why parts do not make a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// A name is empty, longer than 255 bytes, or holds control characters.
+    Name,
+    /// Two blocks for one direction.
+    TwoBlocks(Zone, Zone),
+    /// Flows from the uplink to the uplink never cross the firewall.
+    Direction(Zone, Zone),
+    /// The last rule of the block does not match everything.
+    NoVerdict(Zone, Zone),
+    /// The rule on this line resets what is not TCP.
+    ResetWithoutTcp(u32),
+    /// The rule on this line hands over to the rules of a VM, but its flows come from the uplink.
+    QubesFromUplink(u32),
+    /// The rule on this line matches nothing.
+    MatchesNothing(u32),
+    /// A virtual resolver without a real one of its family.
+    NoResolver(IpAddr),
+    /// More of something than can be numbered.
+    TooMany,
+}
+
+impl Policy {
+    /// Checks `parts`.
+    ///
+    /// # Errors
+    /// The first thing that could not be obeyed.
+    pub fn new(parts: Parts) -> Result<Self, Invalid> {
+        parts.check()?;
+        let digest = Digest::of(&crate::blob::encode_body(&parts)?);
+        Ok(Self { parts, digest })
+    }
+
+    /// The name of the file it was written in.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.parts.name
+    }
+
+    /// Its fingerprint.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// All there is in it.
+    #[must_use]
+    pub const fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The name of the VM with the address `addr`, if the policy gives one.
+    #[must_use]
+    pub fn vm_name(&self, addr: IpAddr) -> Option<&str> {
+        self.parts.vms.iter().find(|vm| vm.addrs.contains(&addr)).map(|vm| vm.name.as_str())
+    }
+
+    /// Whether flows from `from` to `to` leave under the firewall's own address.
+    #[must_use]
+    pub fn masquerades(&self, from: Zone, to: Zone) -> bool {
+        self.parts.masquerade.contains(&(from, to))
+    }
+
+    /// The resolver that answers for `asked`, if DNS queries (TCP or UDP port 53) of clients to it
+    /// are redirected. The redirect comes before the rules: they see the real resolver.
+    #[must_use]
+    pub fn dns_target(&self, asked: IpAddr) -> Option<IpAddr> {
+        self.parts.redirect_dns.as_ref()?.target(asked)
+    }
+
+    /// Every rule id of this policy, [`RuleId::DEFAULT`] first.
+    pub fn rule_ids(&self) -> impl Iterator<Item = RuleId> + use<> {
+        let rules: usize = self.parts.blocks.iter().map(|b| b.rules.len()).sum();
+        (0..=u32::try_from(rules).unwrap_or(u32::MAX)).map(RuleId)
+    }
+
+    /// The rules for one direction, in order.
+    pub fn block(&self, from: Zone, to: Zone) -> impl Iterator<Item = (RuleId, &Rule)> {
+        let mut first = 1u32;
+        let mut rules: &[Rule] = &[];
+        for block in &self.parts.blocks {
+            if (block.from, block.to) == (from, to) {
+                rules = &block.rules;
+                break;
+            }
+            first = first.saturating_add(u32::try_from(block.rules.len()).unwrap_or(u32::MAX));
+        }
+        (first..).map(RuleId).zip(rules)
+    }
+
+    /// The rule `id` with its block; `None` for [`RuleId::DEFAULT`].
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Option<(&Block, &Rule)> {
+        let index = id.index().checked_sub(1)?;
+        self.parts.blocks.iter().flat_map(|b| b.rules.iter().map(move |r| (b, r))).nth(index)
+    }
+
+    /// Where the rule `id` was written, as a log prints it: `laptop.tide:12`.
+    #[must_use]
+    pub const fn location(&self, id: RuleId) -> Location<'_> {
+        Location { policy: self, id }
+    }
+}
+
+/// Prints where a rule was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Location<'a> {
+    policy: &'a Policy,
+    id: RuleId,
+}
+
+impl fmt::Display for Location<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.policy.rule(self.id) {
+            Some((_, rule)) => write!(f, "{}:{}", self.policy.name(), rule.line),
+            None => write!(f, "{}: no block for this direction", self.policy.name()),
+        }
+    }
+}
+
+impl Parts {
+    fn check(&self) -> Result<(), Invalid> {
+        check_name(&self.name)?;
+        self.vms.iter().try_for_each(|vm| check_name(&vm.name))?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let (from, to) = (block.from, block.to);
+            check_direction(from, to)?;
+            if self.blocks.iter().take(i).any(|b| (b.from, b.to) == (from, to)) {
+                return Err(Invalid::TwoBlocks(from, to));
+            }
+            if !block.rules.last().is_some_and(Rule::matches_all) {
+                return Err(Invalid::NoVerdict(from, to));
+            }
+            block.rules.iter().try_for_each(|rule| check_rule(from, rule))?;
+        }
+        self.masquerade.iter().try_for_each(|&(from, to)| check_direction(from, to))?;
+        let Some(redirect) = &self.redirect_dns else { return Ok(()) };
+        match redirect.virtuals.iter().find(|v| redirect.target(**v).is_none()) {
+            Some(unanswered) => Err(Invalid::NoResolver(*unanswered)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Names reach consoles and logs, so they are one printable line.
+fn check_name(name: &str) -> Result<(), Invalid> {
+    let fine = !name.is_empty() && name.len() <= NAME_MAX && !name.chars().any(char::is_control);
+    if fine { Ok(()) } else { Err(Invalid::Name) }
+}
+
+fn check_direction(from: Zone, to: Zone) -> Result<(), Invalid> {
+    match (from, to) {
+        (Zone::Uplink, Zone::Uplink) => Err(Invalid::Direction(from, to)),
+        _ => Ok(()),
+    }
+}
+
+fn check_rule(from: Zone, rule: &Rule) -> Result<(), Invalid> {
+    let matches_nothing = rule.src.is_empty()
+        || rule.dst.is_empty()
+        || matches!(&rule.what, What::Of(kinds) if kinds.is_empty());
+    if matches_nothing {
+        return Err(Invalid::MatchesNothing(rule.line));
+    }
+    match rule.then {
+        Then::Do(Action::Reject(RejectKind::TcpReset)) if !rule.what.is_tcp_only() => {
+            Err(Invalid::ResetWithoutTcp(rule.line))
+        }
+        Then::Qubes if from != Zone::Clients => Err(Invalid::QubesFromUplink(rule.line)),
+        Then::Do(_) | Then::Qubes => Ok(()),
+    }
+}
+
+impl DnsRedirect {
+    /// The real resolver for `asked`: within its family, the n-th stands for the n-th, in turn.
+    #[must_use]
+    pub fn target(&self, asked: IpAddr) -> Option<IpAddr> {
+        let same = |addr: &&IpAddr| Family::of(**addr) == Family::of(asked);
+        let nth = self.virtuals.iter().filter(same).position(|v| *v == asked)?;
+        self.reals.iter().filter(same).cycle().nth(nth).copied()
+    }
+
+    /// The addresses clients ask.
+    #[must_use]
+    pub fn virtual_set(&self) -> AddrSet {
+        AddrSet::from_addrs(self.virtuals.iter().copied())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("a name is empty, too long or not printable"),
+            Self::TwoBlocks(from, to) => write!(f, "two blocks for {from} -> {to}"),
+            Self::Direction(from, to) => write!(f, "{from} -> {to} never crosses the firewall"),
+            Self::NoVerdict(from, to) => write!(f, "the block {from} -> {to} ends in no verdict"),
+            Self::ResetWithoutTcp(line) => {
+                write!(f, "the rule on line {line} resets what is not TCP")
+            }
+            Self::QubesFromUplink(line) => {
+                write!(f, "the rule on line {line} asks the uplink for a VM's rules")
+            }
+            Self::MatchesNothing(line) => write!(f, "the rule on line {line} matches nothing"),
+            Self::NoResolver(asked) => write!(f, "no real resolver of the family of {asked}"),
+            Self::TooMany => f.write_str("more entries than can be numbered"),
+        }
+    }
+}
+
+impl core::error::Error for Invalid {}

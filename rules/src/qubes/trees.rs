@@ -1,0 +1,166 @@
+//! The rules of all VMs, brought into the common form.
+
+use super::{HostName, Proto, RuleText, Target, Tree, TreeError, Verdict};
+use crate::{
+    Action, AddrSet, Family, OwnRule, PortSet, Query, RejectKind, Rule, Then, Traffic, What,
+};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+/// The VMs' own rules, by client address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trees {
+    clients: BTreeMap<IpAddr, Client>,
+    names: Names,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Client {
+    tree: Result<Tree, TreeError>,
+    /// The common form of `tree`; each rule's line is its number.
+    rules: Vec<Rule>,
+}
+
+/// What rules may name without saying an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Names {
+    resolvers: Vec<IpAddr>,
+    hosts: BTreeMap<HostName, Vec<IpAddr>>,
+}
+
+impl Trees {
+    /// Takes the tree that was committed for `client`, or why it was not understood. Whether
+    /// anything changed: dom0 often writes what already stands there.
+    pub fn set(&mut self, client: IpAddr, tree: Result<Tree, TreeError>) -> bool {
+        let rules = self.names.compile(Family::of(client), &tree);
+        let new = Client { tree, rules };
+        self.clients.insert(client, new.clone()) != Some(new)
+    }
+
+    /// Says which addresses `specialtarget=dns` means. Whether that changed any rule.
+    pub fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> bool {
+        self.names.resolvers = resolvers.to_vec();
+        self.compile_again()
+    }
+
+    /// Says which addresses `host` has. Whether that changed any rule.
+    pub fn set_host(&mut self, host: HostName, addrs: Vec<IpAddr>) -> bool {
+        self.names.hosts.insert(host, addrs);
+        self.compile_again()
+    }
+
+    /// Every host name the rules use.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        let trees = self.clients.values().filter_map(|client| client.tree.as_ref().ok());
+        trees.flat_map(|tree| tree.rules.values()).filter_map(|rule| match &rule.target {
+            Target::Host(name) => Some(name),
+            Target::Any | Target::Net(_) => None,
+        })
+    }
+
+    /// Every client that is blocked because its tree was not understood.
+    pub fn broken(&self) -> impl Iterator<Item = (IpAddr, TreeError)> + '_ {
+        self.clients.iter().filter_map(|(addr, client)| Some((*addr, client.tree.clone().err()?)))
+    }
+
+    /// What the rules of the VM with the source address of `query` say.
+    #[must_use]
+    pub fn decide(&self, query: &Query) -> (Action, OwnRule) {
+        let refuse = Action::Reject(RejectKind::AdminProhibited);
+        let Some(Client { tree: Ok(tree), rules }) = self.clients.get(&query.src) else {
+            return (refuse, OwnRule::Blocked);
+        };
+        match rules.iter().find(|rule| rule.matches(query)) {
+            Some(&Rule { then: Then::Do(action), line, .. }) => {
+                (action, OwnRule::Number(u16::try_from(line).unwrap_or(u16::MAX)))
+            }
+            Some(_) => (refuse, OwnRule::Blocked),
+            None => (tree.policy.action(), OwnRule::Fallback),
+        }
+    }
+
+    fn compile_again(&mut self) -> bool {
+        let mut changed = false;
+        for (addr, client) in &mut self.clients {
+            let rules = self.names.compile(Family::of(*addr), &client.tree);
+            changed |= rules != client.rules;
+            client.rules = rules;
+        }
+        changed
+    }
+}
+
+impl Names {
+    fn compile(&self, family: Family, tree: &Result<Tree, TreeError>) -> Vec<Rule> {
+        let Ok(tree) = tree else { return Vec::new() };
+        let any = Arc::new(AddrSet::any());
+        let compile = |(number, text): (&u16, &RuleText)| {
+            let what = text.what(family)?;
+            let dst = Arc::new(self.dst(text));
+            let then = Then::Do(text.action.action());
+            let src = any.clone();
+            let rule = Rule { line: u32::from(*number), src, dst, what, then, log: false };
+            (!rule.dst.is_empty()).then_some(rule)
+        };
+        tree.rules.iter().filter_map(compile).collect()
+    }
+
+    /// Where a rule applies.
+    fn dst(&self, text: &RuleText) -> AddrSet {
+        let target = match &text.target {
+            Target::Any => AddrSet::any(),
+            Target::Net(net) => net.clone(),
+            Target::Host(name) => known_or(text.action, self.hosts.get(name).map(Vec::as_slice)),
+        };
+        if !text.dns {
+            return target;
+        }
+        target.intersection(&known_or(text.action, Some(&self.resolvers)))
+    }
+}
+
+/// A name whose addresses are not known may stand for any: until they are, a rule that accepts it
+/// applies nowhere, and one that drops it everywhere.
+fn known_or(action: Verdict, addrs: Option<&[IpAddr]>) -> AddrSet {
+    match (addrs, action) {
+        (Some(addrs), _) if !addrs.is_empty() => AddrSet::from_addrs(addrs.iter().copied()),
+        (_, Verdict::Accept) => AddrSet::EMPTY,
+        (_, Verdict::Drop) => AddrSet::any(),
+    }
+}
+
+impl RuleText {
+    /// The protocols and ports a rule applies to; `None` if no packet can have them.
+    fn what(&self, family: Family) -> Option<What> {
+        let ports = match (self.dns, self.dstports) {
+            (false, ports) => ports,
+            (true, None | Some((53, 53))) => Some((53, 53)),
+            (true, Some(_)) => return None,
+        };
+        let dport = ports.map_or_else(PortSet::full, |range| PortSet::from_ranges([range]));
+        let sport = PortSet::full();
+        let tcp = Traffic::Tcp { sport: sport.clone(), dport: dport.clone() };
+        let udp = Traffic::Udp { sport, dport };
+        match (self.proto, self.icmptype) {
+            (Some(Proto::Tcp), _) => Some(What::Of(vec![tcp])),
+            (Some(Proto::Udp), _) => Some(What::Of(vec![udp])),
+            (Some(Proto::Icmp), _) | (None, Some(_)) if self.dns => None,
+            (Some(Proto::Icmp), None) => Some(What::Of(vec![Traffic::Icmp])),
+            (_, Some(kind)) => Some(What::Of(vec![Traffic::IcmpType { family, kind, code: None }])),
+            (None, None) if ports.is_some() => Some(What::Of(vec![tcp, udp])),
+            (None, None) => Some(What::Any),
+        }
+    }
+}
+
+impl Verdict {
+    const fn action(self) -> Action {
+        match self {
+            Self::Accept => Action::Accept,
+            Self::Drop => Action::Reject(RejectKind::AdminProhibited),
+        }
+    }
+}

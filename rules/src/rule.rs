@@ -1,0 +1,142 @@
+//! One rule: what it matches, and what then happens.
+
+use crate::{Action, AddrSet, Family, PortSet, Query, Transport};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Names a rule of one policy; the index of its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub(crate) u32);
+
+impl RuleId {
+    /// The rule nobody wrote: what no block of the policy speaks of is dropped.
+    pub const DEFAULT: Self = Self(0);
+
+    /// As an index into [`crate::Counters`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A rule. All of its conditions must hold; the first rule of a block that matches decides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// The line it was written on, from 1.
+    pub line: u32,
+    /// Source addresses. Shared, because many rules name the same set.
+    pub src: Arc<AddrSet>,
+    /// Destination addresses.
+    pub dst: Arc<AddrSet>,
+    /// Protocols, ports and ICMP types.
+    pub what: What,
+    /// What happens to a flow it matches.
+    pub then: Then,
+    /// Whether a flow it matches is logged.
+    pub log: bool,
+}
+
+/// Which protocols a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// All of them.
+    Any,
+    /// One of these.
+    Of(Vec<Traffic>),
+}
+
+/// One kind of traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Traffic {
+    /// TCP between these ports.
+    Tcp {
+        /// Source ports.
+        sport: PortSet,
+        /// Destination ports.
+        dport: PortSet,
+    },
+    /// UDP between these ports.
+    Udp {
+        /// Source ports.
+        sport: PortSet,
+        /// Destination ports.
+        dport: PortSet,
+    },
+    /// All of ICMP in IPv4 and ICMPv6 in IPv6.
+    Icmp,
+    /// One type of ICMP, in the numbering of one family.
+    IcmpType {
+        /// Whose numbering.
+        family: Family,
+        /// The type.
+        kind: u8,
+        /// The code; `None` is any.
+        code: Option<u8>,
+    },
+}
+
+/// What happens to a flow that a rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Then {
+    /// This, and no further rule is looked at.
+    Do(Action),
+    /// The VM's own rules from QubesDB decide ([`crate::qubes`]). They always do: without rules,
+    /// or with broken ones, the VM is blocked.
+    Qubes,
+}
+
+impl Rule {
+    /// Whether all its conditions hold for `query`.
+    #[must_use]
+    pub fn matches(&self, query: &Query) -> bool {
+        self.what.matches(query) && self.src.contains(query.src) && self.dst.contains(query.dst)
+    }
+
+    /// Whether it matches every packet there is.
+    #[must_use]
+    pub fn matches_all(&self) -> bool {
+        self.what == What::Any && self.src.is_any() && self.dst.is_any()
+    }
+}
+
+impl What {
+    /// Whether the transport header of `query` is one of these.
+    #[must_use]
+    pub fn matches(&self, query: &Query) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(kinds) => kinds.iter().any(|kind| kind.matches(query)),
+        }
+    }
+
+    /// Whether it matches nothing but TCP.
+    #[must_use]
+    pub fn is_tcp_only(&self) -> bool {
+        matches!(self, Self::Of(kinds) if kinds.iter().all(|k| matches!(k, Traffic::Tcp { .. })))
+    }
+}
+
+impl Traffic {
+    /// Whether the transport header of `query` is of this kind.
+    #[must_use]
+    pub fn matches(&self, query: &Query) -> bool {
+        match (self, query.transport) {
+            (Self::Tcp { sport: s, dport: d }, Transport::Tcp { sport, dport })
+            | (Self::Udp { sport: s, dport: d }, Transport::Udp { sport, dport }) => {
+                s.contains(sport) && d.contains(dport)
+            }
+            (Self::Icmp, Transport::Icmp { .. }) => true,
+            (&Self::IcmpType { family, kind: k, code: c }, Transport::Icmp { kind, code }) => {
+                family == query.family() && k == kind && c.is_none_or(|c| c == code)
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Sets of numbers and addresses as sorted ranges, so that equal sets have one form and a lookup is
+//! a binary search. Never: a range that is empty, overlaps or touches its neighbour.
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A value that ranges are made of.
+pub trait Point: Copy + Ord {
+    /// The least value.
+    const MIN: Self;
+    /// The greatest value.
+    const MAX: Self;
+    /// The next value; `None` at the end.
+    fn next(self) -> Option<Self>;
+}
+
+macro_rules! points {
+    ($($t:ty),+) => {$(
+        impl Point for $t {
+            const MIN: Self = <$t>::MIN;
+            const MAX: Self = <$t>::MAX;
+            fn next(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+        }
+    )+};
+}
+points!(u16, u32, u128);
+
+/// A set of values as sorted, disjoint, non-adjacent inclusive ranges.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RangeSet<T>(Vec<(T, T)>);
+
+/// A set of TCP or UDP ports.
+pub type PortSet = RangeSet<u16>;
+
+impl<T: Point> RangeSet<T> {
+    /// The set that holds nothing.
+    pub const EMPTY: Self = Self(Vec::new());
+
+    /// The set that holds everything.
+    #[must_use]
+    pub fn full() -> Self {
+        Self::from_ranges([(T::MIN, T::MAX)])
+    }
+
+    /// The union of inclusive ranges, in any order; a range whose end lies before its start is empty.
+    pub fn from_ranges(ranges: impl IntoIterator<Item = (T, T)>) -> Self {
+        let mut sorted: Vec<_> = ranges.into_iter().filter(|(lo, hi)| lo <= hi).collect();
+        sorted.sort_unstable();
+        let mut merged: Vec<(T, T)> = Vec::with_capacity(sorted.len());
+        for (lo, hi) in sorted {
+            match merged.last_mut() {
+                Some((_, end)) if end.next().is_none_or(|next| lo <= next) => *end = hi.max(*end),
+                _ => merged.push((lo, hi)),
+            }
+        }
+        Self(merged)
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let pairs = self.0.iter().flat_map(|a| other.0.iter().map(move |b| (a, b)));
+        Self::from_ranges(pairs.map(|(a, b)| (a.0.max(b.0), a.1.min(b.1))))
+    }
+
+    /// The ranges, sorted.
+    #[must_use]
+    pub fn ranges(&self) -> &[(T, T)] {
+        &self.0
+    }
+
+    /// Whether `value` is in the set.
+    #[must_use]
+    pub fn contains(&self, value: T) -> bool {
+        let after = self.0.partition_point(|&(_, hi)| hi < value);
+        self.0.get(after).is_some_and(|&(lo, _)| lo <= value)
+    }
+
+    /// Whether nothing is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether everything is in the set.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.first().is_some_and(|&(lo, hi)| lo == T::MIN && hi == T::MAX)
+    }
+}
+
+/// A set of addresses of both families.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AddrSet {
+    /// Its IPv4 addresses, as numbers.
+    pub v4: RangeSet<u32>,
+    /// Its IPv6 addresses, as numbers.
+    pub v6: RangeSet<u128>,
+}
+
+impl AddrSet {
+    /// The set that holds nothing.
+    pub const EMPTY: Self = Self { v4: RangeSet::EMPTY, v6: RangeSet::EMPTY };
+
+    /// Every address of both families.
+    #[must_use]
+    pub fn any() -> Self {
+        Self { v4: RangeSet::full(), v6: RangeSet::full() }
+    }
+
+    /// The union of inclusive ranges. A range between families, or one that ends before it starts,
+    /// is empty.
+    pub fn from_ranges(ranges: impl IntoIterator<Item = (IpAddr, IpAddr)>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for range in ranges {
+            match range {
+                (IpAddr::V4(lo), IpAddr::V4(hi)) => v4.push((lo.to_bits(), hi.to_bits())),
+                (IpAddr::V6(lo), IpAddr::V6(hi)) => v6.push((lo.to_bits(), hi.to_bits())),
+                _ => {}
+            }
+        }
+        Self { v4: RangeSet::from_ranges(v4), v6: RangeSet::from_ranges(v6) }
+    }
+
+    /// The set of these addresses.
+    pub fn from_addrs(addrs: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self::from_ranges(addrs.into_iter().map(|addr| (addr, addr)))
+    }
+
+    /// The ranges, IPv4 first.
+    pub fn ranges(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> + '_ {
+        let v4 = |bits| IpAddr::V4(Ipv4Addr::from_bits(bits));
+        let v6 = |bits| IpAddr::V6(Ipv6Addr::from_bits(bits));
+        let low = self.v4.ranges().iter().map(move |&(lo, hi)| (v4(lo), v4(hi)));
+        low.chain(self.v6.ranges().iter().map(move |&(lo, hi)| (v6(lo), v6(hi))))
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self { v4: self.v4.intersection(&other.v4), v6: self.v6.intersection(&other.v6) }
+    }
+
+    /// Whether `addr` is in the set.
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(addr) => self.v4.contains(addr.to_bits()),
+            IpAddr::V6(addr) => self.v6.contains(addr.to_bits()),
+        }
+    }
+
+    /// Whether nothing is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// Whether everything is in the set.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.v4.is_full() && self.v6.is_full()
+    }
+}
