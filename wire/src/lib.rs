@@ -20,6 +20,7 @@ mod outbox;
 mod packet;
 mod parse;
 mod port;
+pub mod reply;
 pub mod sums;
 mod time;
 mod tuple;

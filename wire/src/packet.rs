@@ -3,7 +3,9 @@
 //! Only [`crate::parse`] makes a [`Packet`]: holding one proves that every length agrees with the
 //! frame, that the IPv4 header sum is right, and that all headers lie inside the head.
 
-use crate::{Mac, Offload, Tuple};
+use crate::bytes::be16;
+use crate::sums::{Sum, pseudo_header};
+use crate::{Csum, Mac, Offload, Proto, Tuple};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -309,6 +311,44 @@ impl<'a> Packet<'a> {
         self.head.len() == self.frame_len as usize
     }
 
+    /// The IP packet, as far as it lies in the head.
+    #[must_use]
+    pub fn ip_bytes(&self) -> &'a [u8] {
+        let from = self.head.get(usize::from(self.l3)..).unwrap_or_default();
+        from.get(..self.ip_len as usize).unwrap_or(from)
+    }
+
+    /// The transport header and payload, as far as they lie in the head.
+    #[must_use]
+    pub fn l4_bytes(&self) -> &'a [u8] {
+        let header = self.l4.saturating_sub(self.l3);
+        self.ip_bytes().get(usize::from(header)..).unwrap_or_default()
+    }
+
+    /// Whether the transport checksum is right. `None` if the packet is not whole, or carries
+    /// nothing whose checksum is known. A blank one is right: it will be made from what is there.
+    #[must_use]
+    pub fn checksum_is_right(&self) -> Option<bool> {
+        let bytes = self.l4_bytes();
+        let l4_len = u32::try_from(bytes.len()).ok()?;
+        if l4_len.saturating_add(u32::from(self.l4.saturating_sub(self.l3))) != self.ip_len {
+            return None;
+        }
+        let protocol = match self.transport {
+            Transport::Tcp(_) => Proto::Tcp,
+            Transport::Udp(_) if !self.is_ipv6() && be16(bytes, 6) == Some(0) => return Some(true),
+            Transport::Udp(_) => Proto::Udp,
+            Transport::Fragment(_) | Transport::Other(_) => return None,
+            _ if self.is_ipv6() => Proto::Icmpv6,
+            _ => Proto::Icmp,
+        };
+        let pseudo = match protocol {
+            Proto::Icmp => Sum::ZERO,
+            _ => pseudo_header(self.src, self.dst, protocol.number(), l4_len),
+        };
+        Some(self.offload.csum == Csum::Blank || pseudo.bytes(bytes).checksum() == 0)
+    }
+
     /// Whether it is IPv6.
     #[must_use]
     pub const fn is_ipv6(&self) -> bool {
@@ -318,7 +358,6 @@ impl<'a> Packet<'a> {
     /// The tuple, if it has one: TCP, UDP and ICMP queries do.
     #[must_use]
     pub fn tuple(&self) -> Option<Tuple> {
-        use crate::Proto;
         let (proto, sport, dport) = match self.transport {
             Transport::Tcp(tcp) => (Proto::Tcp, tcp.sport, tcp.dport),
             Transport::Udp(udp) => (Proto::Udp, udp.sport, udp.dport),
