@@ -10,9 +10,12 @@ extern crate alloc;
 #[cfg(any(test, feature = "sim"))]
 extern crate std;
 
+pub mod console;
 pub mod hypervisor;
 pub mod io;
 pub mod netif;
+#[cfg(feature = "raw")]
+pub mod raw;
 pub mod ring;
 pub mod store;
 pub mod xenbus;

@@ -1,0 +1,151 @@
+//! Pages as the rest of Tidegate sees them: shared ones byte for byte, private ones as slices.
+//!
+//! In: addresses that boot and the grant table answer for. Never: a reference into a shared page, as
+//! what stands there may change at any moment.
+
+use crate::hypervisor::{FrameNo, Memory, PAGE_SIZE, Page};
+use core::arch::asm;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// A page that other domains may read or write at any moment.
+#[derive(Debug)]
+pub struct Shared<K> {
+    pub(super) at: NonNull<u8>,
+    pub(super) kind: K,
+}
+
+/// Ours, to be lent.
+#[derive(Debug)]
+pub struct Own(pub(super) FrameNo);
+
+/// Another domain's, mapped here; `None` for those the toolstack gave us.
+#[derive(Debug)]
+pub struct Lent(pub(super) Option<u32>);
+
+impl<K> Shared<K> {
+    /// # Safety
+    /// `at` is the start of a mapped page that no Rust reference points into, as long as this lives.
+    pub(super) const unsafe fn new(at: NonNull<u8>, kind: K) -> Self {
+        Self { at, kind }
+    }
+
+    /// The part of `len` bytes at `offset` that is inside the page: its address and length.
+    fn part(&self, offset: usize, len: usize) -> (*mut u8, usize) {
+        debug_assert!(offset.checked_add(len).is_some_and(|end| end <= PAGE_SIZE));
+        let offset = offset.min(PAGE_SIZE);
+        // SAFETY: at most one past the end of the page that `new` was promised.
+        (unsafe { self.at.as_ptr().add(offset) }, len.min(PAGE_SIZE - offset))
+    }
+
+    fn word(&self, offset: usize) -> Option<&AtomicU32> {
+        debug_assert!(offset % 4 == 0 && offset < PAGE_SIZE);
+        let inside = offset % 4 == 0 && offset < PAGE_SIZE;
+        // SAFETY: aligned and inside the page; an atomic may be changed by others.
+        inside.then(|| unsafe { AtomicU32::from_ptr(self.at.as_ptr().add(offset).cast()) })
+    }
+}
+
+impl<K> Memory for Shared<K> {
+    fn load(&self, offset: usize) -> u32 {
+        self.word(offset).map_or(0, |w| w.load(Ordering::Acquire))
+    }
+
+    fn store(&self, offset: usize, value: u32) {
+        if let Some(word) = self.word(offset) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        let (from, len) = self.part(offset, into.len());
+        // SAFETY: `len` bytes are in the page, and at most those of the slice.
+        unsafe { copy_once(into.as_mut_ptr(), from, len) };
+    }
+
+    fn write(&self, offset: usize, from: &[u8]) {
+        let (to, len) = self.part(offset, from.len());
+        // SAFETY: `len` bytes are in the page, and at most those of the slice.
+        unsafe { copy_once(to, from.as_ptr(), len) };
+    }
+
+    fn barrier(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Page for Shared<Own> {
+    fn frame(&self) -> FrameNo {
+        self.kind.0
+    }
+}
+
+/// Copies, touching each byte exactly once: in assembly, as a compiler may turn a Rust copy into one
+/// that reads twice.
+///
+/// # Safety
+/// Both sides are mapped for `len` bytes and do not overlap; the one that is not shared is exclusively
+/// the caller's.
+unsafe fn copy_once(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: the loops move eight bytes as long as there are eight left, then one by one.
+    unsafe {
+        asm!(
+            "sub {left}, 8",
+            "jb 3f",
+            "2:",
+            "mov {word}, [{from}]",
+            "mov [{to}], {word}",
+            "add {from}, 8",
+            "add {to}, 8",
+            "sub {left}, 8",
+            "jae 2b",
+            "3:",
+            "add {left}, 8",
+            "jz 5f",
+            "4:",
+            "mov {word:l}, [{from}]",
+            "mov [{to}], {word:l}",
+            "inc {from}",
+            "inc {to}",
+            "dec {left}",
+            "jnz 4b",
+            "5:",
+            to = inout(reg) to => _,
+            from = inout(reg) from => _,
+            left = inout(reg) len => _,
+            word = out(reg_abcd) _,
+            options(nostack),
+        );
+    }
+}
+
+/// Contiguous private pages. They are taken for the life of the domain: dropping this does not give
+/// them back.
+#[derive(Debug)]
+pub struct Private {
+    pub(super) at: NonNull<u8>,
+    pub(super) pages: u16,
+}
+
+impl Private {
+    /// The address of page `index`, if there is one.
+    pub(super) fn page(&self, index: u16) -> Option<usize> {
+        (index < self.pages).then(|| self.at.addr().get() + usize::from(index) * PAGE_SIZE)
+    }
+}
+
+impl AsRef<[u8]> for Private {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `pages` pages, made and zeroed for this value alone; Xen writes there only during
+        // a copy, which holds it by `&mut`.
+        unsafe { core::slice::from_raw_parts(self.at.as_ptr(), usize::from(self.pages) * PAGE_SIZE) }
+    }
+}
+
+impl AsMut<[u8]> for Private {
+    fn as_mut(&mut self) -> &mut [u8] {
+        let len = usize::from(self.pages) * PAGE_SIZE;
+        // SAFETY: as above, and we hold it exclusively.
+        unsafe { core::slice::from_raw_parts_mut(self.at.as_ptr(), len) }
+    }
+}
