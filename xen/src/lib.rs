@@ -17,5 +17,7 @@ pub mod netif;
 #[cfg(feature = "raw")]
 pub mod raw;
 pub mod ring;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod store;
 pub mod xenbus;
