@@ -1,0 +1,231 @@
+//! Frames to a client: its RX ring.
+//!
+//! In: a new head and pieces of another frame. Out: grant copies into the pages the client has posted,
+//! and one response for each, at the index of its request. Never: waits for pages (a client that
+//! posts none loses its own frames), or shows a frame before all of it was copied.
+#![deny(clippy::arithmetic_side_effects)]
+
+use crate::layout::{self, Packing};
+use crate::link::{Fault, Takes};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use wire::{Csum, DropReason, GsoKind, Offload};
+use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Memory, PAGE_SIZE};
+use xen::io::{Head, Piece, Staged, all_okay};
+use xen::netif::{Extra, Rx, RxFlags, RxRequest, RxResponse, Status};
+use xen::ring::{Back, RingIndex, SLOTS};
+
+/// Why a frame was not staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// This frame only.
+    Frame(DropReason),
+    /// The ring is broken.
+    Fault(Fault),
+}
+
+/// A request that was taken for a staged frame.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    answer: Answer,
+    /// Copies that bring this slot's bytes, in the order of the frame's.
+    ops: u8,
+    /// In the first slot of a frame: how many slots it takes.
+    slots: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Data(RxResponse),
+    Extra(Extra),
+}
+
+impl Taken {
+    const NONE: Self = Self {
+        answer: Answer::Data(RxResponse {
+            id: 0,
+            offset: 0,
+            flags: RxFlags(0),
+            status: Status::DROPPED,
+        }),
+        ops: 0,
+        slots: 0,
+    };
+}
+
+/// The RX ring of one client and the frames on their way into it.
+#[derive(Debug)]
+pub(crate) struct RxPath<M> {
+    dom: DomId,
+    ring: Back<Rx, M>,
+    takes: Takes,
+    taken: Box<[Taken; SLOTS as usize]>,
+}
+
+impl<M: Memory> RxPath<M> {
+    pub(crate) fn new(dom: DomId, ring: Back<Rx, M>, takes: Takes) -> Self {
+        Self { dom, ring, takes, taken: Box::new([Taken::NONE; SLOTS as usize]) }
+    }
+
+    pub(crate) fn into_page(self) -> M {
+        self.ring.into_page()
+    }
+
+    /// Takes the requests for a frame and adds its copies to `ops`. On an error nothing is taken.
+    pub(crate) fn stage(
+        &mut self,
+        head: Head<'_>,
+        rest: &[Piece],
+        offload: Offload,
+        ops: &mut Vec<CopyOp>,
+    ) -> Result<Staged, Refused> {
+        let gso = offload.gso.map(Extra::gso);
+        self.takes.check(head.bytes, offload).map_err(Refused::Frame)?;
+        let from = private_end(head).ok_or(Refused::Frame(DropReason::BadHeader))?;
+        let (packing, slots) = self.packing(from.len, rest).map_err(Refused::Frame)?;
+        let all = slots.saturating_add(usize::from(gso.is_some()));
+        let posted = self.ring.requests().map_err(|broken| Refused::Fault(Fault::of(broken)))?;
+        if (posted as usize) < all {
+            return Err(Refused::Frame(DropReason::EgressFull));
+        }
+
+        let first_op = ops.len();
+        let token = self.ring.next_request();
+        let mut parts = layout::parts(from.len, rest, packing).peekable();
+        for slot in 0..slots {
+            let (index, request) = self.take()?;
+            let dst = CopyEnd::Grant { dom: self.dom, gref: request.gref };
+            let mut taken = Taken::NONE;
+            let mut bytes: u16 = 0;
+            while let Some(part) = parts.next_if(|part| part.slot == slot) {
+                let (src, start) = match part.piece.and_then(|n| rest.get(n)) {
+                    Some(piece) => (piece.at, piece.offset),
+                    None => (from.page, from.offset),
+                };
+                ops.push(CopyOp {
+                    src,
+                    src_offset: start.saturating_add(part.from),
+                    dst,
+                    dst_offset: part.at,
+                    len: part.len,
+                    status: GrantStatus::GENERAL_ERROR,
+                });
+                taken.ops = taken.ops.saturating_add(1);
+                bytes = bytes.saturating_add(part.len);
+            }
+            let first = if slot == 0 { RxFlags::of(offload) } else { RxFlags(0) };
+            let flags = first.with_if(RxFlags::MORE_DATA, slot.saturating_add(1) < slots);
+            let status = Status::bytes(bytes);
+            taken.answer = Answer::Data(RxResponse { id: request.id, offset: 0, flags, status });
+            if slot == 0 {
+                taken.slots = u8::try_from(all).unwrap_or(u8::MAX);
+            }
+            self.keep(index, taken);
+            if let Some(extra) = gso.filter(|_| slot == 0) {
+                // The page posted with this request stays unused.
+                let (index, _) = self.take()?;
+                self.keep(index, Taken { answer: Answer::Extra(extra), ..Taken::NONE });
+            }
+        }
+        Ok(Staged { ops: first_op..ops.len(), token: token.0 })
+    }
+
+    /// Answers the requests of a staged frame whose copies are done. A slot whose copy failed gets a
+    /// negative status, on which the frontend drops the frame; the chain of slots stays whole.
+    pub(crate) fn commit(&mut self, staged: &Staged, ops: &[CopyOp]) -> Result<(), DropReason> {
+        let first = RingIndex(staged.token);
+        let slots = self.taken.get_mut(first.slot()).map_or(0, |t| core::mem::take(&mut t.slots));
+        let mut ops = ops.get(staged.ops.clone()).unwrap_or_default();
+        let mut result = Ok(());
+        for index in (0..u32::from(slots)).map(|n| first.plus(n)) {
+            let Some(taken) = self.taken.get(index.slot()) else { break };
+            let (own, others) = ops.split_at_checked(usize::from(taken.ops)).unwrap_or_default();
+            ops = others;
+            let whole = own.len() == usize::from(taken.ops) && all_okay(own);
+            if !whole {
+                result = Err(DropReason::CopyFailed);
+            }
+            let slot = match taken.answer {
+                Answer::Data(response) if whole => response.encode(),
+                Answer::Data(response) => RxResponse { status: Status::ERROR, ..response }.encode(),
+                Answer::Extra(extra) => extra.encode_rx(),
+            };
+            self.ring.answer(index, &slot);
+        }
+        result
+    }
+
+    /// Returns whether the frontend asked to be signalled.
+    pub(crate) fn publish(&mut self) -> bool {
+        self.ring.publish()
+    }
+
+    fn take(&mut self) -> Result<(RingIndex, RxRequest), Refused> {
+        match self.ring.take() {
+            Ok(Some((index, slot))) => Ok((index, RxRequest::decode(&slot))),
+            // They were counted, and a producer that goes back is an error: this cannot come.
+            Ok(None) => Err(Refused::Frame(DropReason::EgressFull)),
+            Err(broken) => Err(Refused::Fault(Fault::of(broken))),
+        }
+    }
+
+    fn keep(&mut self, index: RingIndex, taken: Taken) {
+        if let Some(place) = self.taken.get_mut(index.slot()) {
+            *place = taken;
+        }
+    }
+
+    /// As it came if that fits, else as few pages as can be.
+    fn packing(&self, head: u16, rest: &[Piece]) -> Result<(Packing, usize), DropReason> {
+        let most = if self.takes.sg { layout::SLOTS_MAX } else { 1 };
+        let len = rest.iter().fold(usize::from(head), |n, p| n.saturating_add(p.len.into()));
+        if len > usize::from(u16::MAX) {
+            return Err(DropReason::TooBig);
+        }
+        [Packing::Kept, Packing::Dense]
+            .into_iter()
+            .map(|packing| (packing, layout::slots(head, rest, packing)))
+            .find(|(_, slots)| (1..=most).contains(slots))
+            .ok_or(DropReason::TooBig)
+    }
+}
+
+impl Takes {
+    /// Whether the frontend can take a frame with this much left to do.
+    fn check(self, head: &[u8], offload: Offload) -> Result<(), DropReason> {
+        let gso = match offload.gso.map(|gso| gso.kind) {
+            None => true,
+            Some(GsoKind::TcpV4) => self.gso_v4 && self.sg,
+            Some(GsoKind::TcpV6) => self.gso_v6 && self.sg,
+        };
+        let blank = if is_ipv6(head) { self.blank_v6 } else { self.blank_v4 };
+        if gso && (blank || offload.csum != Csum::Blank) {
+            Ok(())
+        } else {
+            Err(DropReason::EgressOffload)
+        }
+    }
+}
+
+fn is_ipv6(head: &[u8]) -> bool {
+    head.get(12..14) == Some(&[0x86, 0xdd])
+}
+
+/// Where a head stands.
+struct From {
+    page: CopyEnd,
+    offset: u16,
+    len: u16,
+}
+
+/// `None` if the head crosses a page.
+fn private_end(head: Head<'_>) -> Option<From> {
+    let page = (head.private_offset as usize).checked_div(PAGE_SIZE)?;
+    let offset = (head.private_offset as usize).checked_rem(PAGE_SIZE)?;
+    (offset.saturating_add(head.bytes.len()) <= PAGE_SIZE).then_some(())?;
+    Some(From {
+        page: CopyEnd::Private(u16::try_from(page).ok()?),
+        offset: u16::try_from(offset).ok()?,
+        len: u16::try_from(head.bytes.len()).ok()?,
+    })
+}

@@ -1,0 +1,151 @@
+//! Frames from a client: its TX ring.
+//!
+//! In: request slots a hostile frontend wrote. Out: checked frames as pieces in its own pages, and one
+//! response for every slot once the frame is done with. Never: reads a slot twice, or answers while a
+//! copy out of the frame may still come.
+#![deny(clippy::arithmetic_side_effects)]
+
+use crate::link::Fault;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use wire::DropReason;
+use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Memory, PAGE_SIZE};
+use xen::io::{Incoming, Piece, Pulled};
+use xen::netif::{Status, Tx, TxPacket, TxResponse, read_tx};
+use xen::ring::{Back, RingIndex, SLOTS};
+
+/// The TX ring of one client and what is owed to it.
+#[derive(Debug)]
+pub(crate) struct TxPath<M> {
+    dom: DomId,
+    ring: Back<Tx, M>,
+    /// The answers owed for frames in flight, each at the slot of its request.
+    owed: Box<[TxResponse; SLOTS as usize]>,
+    /// How many slots the frame takes that begins at this one; 0 if none in flight does.
+    slots: [u8; SLOTS as usize],
+}
+
+impl<M: Memory> TxPath<M> {
+    pub(crate) fn new(dom: DomId, ring: Back<Tx, M>) -> Self {
+        let none = TxResponse { id: 0, status: Status::NULL };
+        Self { dom, ring, owed: Box::new([none; SLOTS as usize]), slots: [0; SLOTS as usize] }
+    }
+
+    pub(crate) fn into_page(self) -> M {
+        self.ring.into_page()
+    }
+
+    /// The next frame. After [`Pulled::Empty`] the frontend signals when there is another.
+    pub(crate) fn pull(&mut self) -> Result<Pulled<Incoming>, Fault> {
+        loop {
+            let mut broken = None;
+            let packet = read_tx(|| match self.ring.take() {
+                Ok(slot) => slot,
+                Err(error) => {
+                    broken = Some(error);
+                    None
+                }
+            });
+            if let Some(error) = broken {
+                return Err(Fault::of(error));
+            }
+            match packet.map_err(Fault::Frame)? {
+                Some(packet) => return Ok(self.accept(packet)),
+                None if self.ring.arm(1).map_err(Fault::of)? => {}
+                None => return Ok(Pulled::Empty),
+            }
+        }
+    }
+
+    fn accept(&mut self, packet: TxPacket) -> Pulled<Incoming> {
+        let TxPacket { answer, frame } = packet;
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(reason) => {
+                for (index, response) in answer.responses(Status::ERROR) {
+                    self.ring.answer(index, &response.encode());
+                }
+                return Pulled::Bad(reason);
+            }
+        };
+        let mut first = None;
+        let mut slots: u8 = 0;
+        for (index, response) in answer.responses(Status::OKAY) {
+            first = first.or(Some(index));
+            slots = slots.saturating_add(1);
+            if let Some(owed) = self.owed.get_mut(index.slot()) {
+                *owed = response;
+            }
+        }
+        let Some(first) = first else { return Pulled::Bad(DropReason::BadSlot) };
+        if let Some(n) = self.slots.get_mut(first.slot()) {
+            *n = slots;
+        }
+        let dom = self.dom;
+        let pieces = frame
+            .data
+            .iter()
+            .map(|data| Piece {
+                at: CopyEnd::Grant { dom, gref: data.gref },
+                offset: data.offset,
+                len: data.len,
+            })
+            .collect();
+        Pulled::Frame(Incoming { pieces, len: frame.len, offload: frame.offload, token: first.0 })
+    }
+
+    /// Answers every slot of `frame`; the frontend sees it after [`publish`](Self::publish).
+    pub(crate) fn done(&mut self, frame: &Incoming) {
+        let first = RingIndex(frame.token);
+        let slots = self.slots.get_mut(first.slot()).map_or(0, core::mem::take);
+        for index in (0..u32::from(slots)).map(|n| first.plus(n)) {
+            if let Some(response) = self.owed.get(index.slot()) {
+                self.ring.answer(index, &response.encode());
+            }
+        }
+    }
+
+    /// Returns whether the frontend asked to be signalled.
+    pub(crate) fn publish(&mut self) -> bool {
+        self.ring.publish()
+    }
+}
+
+/// Adds the copies that gather the first bytes of `pieces`, at most `want`, at byte `at` of private
+/// memory. Returns how many bytes that is.
+pub(crate) fn gather(pieces: &[Piece], want: usize, at: u32, ops: &mut Vec<CopyOp>) -> usize {
+    const PAGE: u32 = PAGE_SIZE as u32;
+    let want = u32::try_from(want).unwrap_or(u32::MAX);
+    let mut done: u32 = 0;
+    for piece in pieces {
+        let mut from = piece.offset;
+        let mut left = u32::from(piece.len).min(want.saturating_sub(done));
+        while left != 0 {
+            let to = at.saturating_add(done);
+            let (Some(page), Some(offset)) = (to.checked_div(PAGE), to.checked_rem(PAGE)) else {
+                break;
+            };
+            let room = PAGE.saturating_sub(offset);
+            let (Ok(page), Ok(dst_offset), Ok(len)) =
+                (u16::try_from(page), u16::try_from(offset), u16::try_from(left.min(room)))
+            else {
+                return done as usize;
+            };
+            ops.push(CopyOp {
+                src: piece.at,
+                src_offset: from,
+                dst: CopyEnd::Private(page),
+                dst_offset,
+                len,
+                status: GrantStatus::GENERAL_ERROR,
+            });
+            from = from.saturating_add(len);
+            left = left.saturating_sub(u32::from(len));
+            done = done.saturating_add(u32::from(len));
+        }
+        if done >= want {
+            break;
+        }
+    }
+    done as usize
+}

@@ -1,0 +1,149 @@
+//! One client's interface, as the packet path sees it.
+//!
+//! In and out: frames and grant copies ([`Device`]). Never: XenStore, or a fault that reaches beyond
+//! this vif: whatever the client's rings hold, the worst is that its own link stops.
+
+use crate::link::{Fault, Link};
+use crate::nodes::VifId;
+use crate::rx::Refused;
+use crate::tx;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use wire::{DropReason, Offload, Port};
+use xen::hypervisor::{CopyOp, EvtPort, Hypervisor};
+use xen::io::{Device, Head, Incoming, Piece, Pulled, Staged};
+
+/// One client's interface. Not linked, it is silent: it has no frames and takes none.
+pub struct Vif<H: Hypervisor> {
+    port: Port,
+    id: VifId,
+    link: Option<Box<Link<H>>>,
+    /// Set when any vif finds a fault, for who owns them all to look.
+    alarm: Arc<AtomicBool>,
+}
+
+impl<H: Hypervisor> Vif<H> {
+    pub(crate) const fn new(port: Port, id: VifId, alarm: Arc<AtomicBool>) -> Self {
+        Self { port, id, link: None, alarm }
+    }
+
+    /// Under which name the firewall knows it.
+    pub const fn port(&self) -> Port {
+        self.port
+    }
+
+    /// Under which name Xen knows it.
+    pub const fn id(&self) -> VifId {
+        self.id
+    }
+
+    /// Whether frames can pass.
+    pub fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Whether requests may be waiting in its TX ring.
+    pub fn is_awake(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.awake && link.fault.is_none())
+    }
+
+    /// Its event channels: none, one or two.
+    pub fn event_ports(&self) -> impl Iterator<Item = EvtPort> {
+        self.link.iter().flat_map(|link| link.ports())
+    }
+
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.link.as_ref()?.fault
+    }
+
+    pub(crate) fn wake(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.awake = true;
+        }
+    }
+
+    pub(crate) fn set_link(&mut self, link: Link<H>) {
+        self.link = Some(Box::new(link));
+    }
+
+    pub(crate) fn take_link(&mut self) -> Option<Box<Link<H>>> {
+        self.link.take()
+    }
+
+    /// The link, unless it is broken.
+    fn sound(&mut self) -> Option<&mut Link<H>> {
+        self.link.as_deref_mut().filter(|link| link.fault.is_none())
+    }
+
+    fn stop(&mut self, fault: Fault) {
+        if let Some(link) = &mut self.link {
+            link.fault = Some(fault);
+        }
+        self.alarm.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<H: Hypervisor> Device<H> for Vif<H> {
+    fn pull(&mut self, _: &mut H) -> Pulled<Incoming> {
+        let Some(link) = self.sound() else { return Pulled::Empty };
+        match link.tx.pull() {
+            Ok(Pulled::Empty) => {
+                link.awake = false;
+                Pulled::Empty
+            }
+            Ok(pulled) => pulled,
+            Err(fault) => {
+                self.stop(fault);
+                Pulled::Bad(DropReason::BadSlot)
+            }
+        }
+    }
+
+    fn heads(
+        &mut self,
+        frame: &Incoming,
+        want: usize,
+        at: u32,
+        _: &mut [u8],
+        ops: &mut Vec<CopyOp>,
+    ) -> usize {
+        tx::gather(&frame.pieces, want, at, ops)
+    }
+
+    fn stage(
+        &mut self,
+        _: &mut H,
+        head: Head<'_>,
+        rest: &[Piece],
+        offload: Offload,
+        ops: &mut Vec<CopyOp>,
+    ) -> Result<Staged, DropReason> {
+        let link = self.sound().ok_or(DropReason::EgressDown)?;
+        link.rx.stage(head, rest, offload, ops).map_err(|refused| match refused {
+            Refused::Frame(reason) => reason,
+            Refused::Fault(fault) => {
+                self.stop(fault);
+                DropReason::EgressDown
+            }
+        })
+    }
+
+    fn commit(&mut self, _: &mut H, staged: Staged, ops: &[CopyOp]) -> Result<(), DropReason> {
+        let link = self.sound().ok_or(DropReason::EgressDown)?;
+        link.rx.commit(&staged, ops)
+    }
+
+    fn done(&mut self, _: &mut H, frame: Incoming) {
+        if let Some(link) = self.sound() {
+            link.tx.done(&frame);
+        }
+    }
+
+    fn publish(&mut self, h: &mut H) {
+        if let Some(link) = self.sound() {
+            link.publish(h);
+        }
+    }
+}
