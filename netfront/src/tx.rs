@@ -1,0 +1,369 @@
+//! Frames to the backend: a bounded set of own pages, one for each slot in flight.
+//!
+//! In: a decided head, and where the rest of the frame stands. Out: whole frames in the TX ring, from
+//! pages lent read-only until they are answered. Never: writes a page while the backend may read it,
+//! or shows it one that was not wholly written for it.
+#![deny(clippy::arithmetic_side_effects)]
+
+use crate::fault::Fault;
+use crate::features::Features;
+use crate::layout::{Layout, Lens, lay};
+use crate::pool::Pool;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use wire::{DropReason, Offload};
+use xen::hypervisor::{
+    Access, CopyEnd, CopyOp, DomId, GrantRef, GrantStatus, Hypervisor, Memory, NoMemory, PAGE_SIZE,
+    Page,
+};
+use xen::io::{Head, Piece, SLOTS_MAX, all_okay};
+use xen::netif::{self, ETH_HEADER, Extra, Status, TxFlags, TxRequest, TxResponse};
+use xen::ring::Front;
+
+/// The TX ring and its pages. A page's place in `slots` is the id of its requests.
+pub(crate) struct Tx<H: Hypervisor> {
+    ring: Front<netif::Tx, H::Page>,
+    slots: Vec<Slot<H::Page>>,
+    free: Vec<u16>,
+    stuck: Vec<u16>,
+    /// Ring slots promised to staged frames.
+    promised: u32,
+    /// Extra-info slots in flight: each is answered with [`Status::NULL`] and an id of no meaning.
+    extras: u32,
+    fault: Option<Fault>,
+}
+
+/// The pages of one frame.
+type Ids = ArrayVec<u16, SLOTS_MAX>;
+
+struct Slot<P> {
+    page: P,
+    state: State,
+    /// Bytes of the frame in this page.
+    len: u16,
+    /// The slot with the next bytes of the same frame.
+    next: Option<u16>,
+    /// What the frame asks for; counts in its first slot.
+    offload: Offload,
+}
+
+/// Who may touch a page.
+enum State {
+    /// We may write.
+    Free,
+    /// Being written for a frame.
+    Staged,
+    /// In flight: the backend may read.
+    Sent(GrantRef),
+    /// Answered, and still mapped by the backend.
+    Stuck(GrantRef),
+}
+
+impl<H: Hypervisor> Tx<H> {
+    /// An empty ring with `pages` pages to send from. What was taken is given back on failure.
+    pub(crate) fn new(h: &mut H, pool: &mut Pool<H>, pages: u16) -> Result<Self, NoMemory> {
+        let mut tx = Self {
+            ring: Front::new(pool.take(h)?),
+            slots: Vec::with_capacity(usize::from(pages)),
+            free: Vec::with_capacity(usize::from(pages)),
+            stuck: Vec::with_capacity(usize::from(pages)),
+            promised: 0,
+            extras: 0,
+            fault: None,
+        };
+        for id in 0..pages {
+            let Ok(page) = pool.take(h) else {
+                tx.close(h, pool, None);
+                return Err(NoMemory);
+            };
+            let (state, offload) = (State::Free, Offload::NONE);
+            tx.slots.push(Slot { page, state, len: 0, next: None, offload });
+            tx.free.push(id);
+        }
+        Ok(tx)
+    }
+
+    /// Gives all pages to the pool, those still lent with their grants.
+    pub(crate) fn close(self, h: &mut H, pool: &mut Pool<H>, ring: Option<GrantRef>) {
+        pool.give(h, self.ring.into_page(), ring);
+        for slot in self.slots {
+            let grant = match slot.state {
+                State::Free | State::Staged => None,
+                State::Sent(gref) | State::Stuck(gref) => Some(gref),
+            };
+            pool.give(h, slot.page, grant);
+        }
+    }
+
+    /// The page of the ring.
+    pub(crate) const fn ring_page(&self) -> &H::Page {
+        self.ring.page()
+    }
+
+    /// Slots a frame could take now, without looking for answers.
+    pub(crate) fn room(&self) -> u32 {
+        let pages = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
+        self.ring.free().saturating_sub(self.promised).min(pages)
+    }
+
+    /// Takes pages for a frame, writes its head and adds the copies that bring the rest. Returns the
+    /// id that [`commit`](Self::commit) wants to be told.
+    ///
+    /// # Errors
+    /// Why the frame cannot be sent; nothing is taken then.
+    pub(crate) fn stage(
+        &mut self,
+        h: &mut H,
+        features: Features,
+        head: Head<'_>,
+        rest: &[Piece],
+        offload: Offload,
+        ops: &mut Vec<CopyOp>,
+    ) -> Result<u16, DropReason> {
+        let (layout, lens) = plan(features, head, rest, offload)?;
+        let slots = ring_slots(lens.len(), offload);
+        if self.room() < slots {
+            self.harvest(h);
+        }
+        if self.fault.is_some() {
+            return Err(DropReason::EgressDown);
+        }
+        if self.room() < slots {
+            return Err(DropReason::EgressFull);
+        }
+        let ids = self.take(&lens, offload).ok_or(DropReason::EgressFull)?;
+        self.promised = self.promised.saturating_add(slots);
+        self.fill(&ids, head, rest, layout, ops);
+        ids.first().copied().ok_or(DropReason::EgressFull)
+    }
+
+    /// Chains free pages for a frame, one for each of `lens`.
+    fn take(&mut self, lens: &Lens, offload: Offload) -> Option<Ids> {
+        let from = self.free.len().checked_sub(lens.len())?;
+        let ids: Ids = self.free.drain(from..).collect();
+        for (n, (id, len)) in ids.iter().zip(lens).enumerate() {
+            let slot = self.slots.get_mut(usize::from(*id))?;
+            slot.state = State::Staged;
+            slot.len = *len;
+            slot.next = ids.get(n.saturating_add(1)).copied();
+            slot.offload = offload;
+        }
+        Some(ids)
+    }
+
+    fn fill(
+        &self,
+        ids: &Ids,
+        head: Head<'_>,
+        rest: &[Piece],
+        layout: Layout,
+        ops: &mut Vec<CopyOp>,
+    ) {
+        let page = |n: usize| {
+            let id = ids.get(n)?;
+            Some(&self.slots.get(usize::from(*id))?.page)
+        };
+        if let Some(first) = page(0) {
+            first.write(0, head.bytes);
+        }
+        lay(head_len(head), rest, layout, |n, dst_offset, piece| {
+            if let Some(to) = page(n) {
+                ops.push(CopyOp {
+                    src: piece.at,
+                    src_offset: piece.offset,
+                    dst: CopyEnd::Page(to.frame()),
+                    dst_offset,
+                    len: piece.len,
+                    status: GrantStatus::OKAY,
+                });
+            }
+        });
+    }
+
+    /// Lends the pages of a staged frame and writes its requests, if all its copies `ops` are there and
+    /// were done.
+    ///
+    /// # Errors
+    /// Why it is not sent; its pages are free again.
+    pub(crate) fn commit(
+        &mut self,
+        h: &mut H,
+        peer: DomId,
+        id: u16,
+        ops: Option<&[CopyOp]>,
+    ) -> Result<(), DropReason> {
+        let chain = self.chain(id);
+        let Some(offload) = self.slots.get(usize::from(id)).map(|slot| slot.offload) else {
+            return Err(DropReason::BadSlot);
+        };
+        self.promised = self.promised.saturating_sub(ring_slots(chain.len(), offload));
+        let copied = ops.is_some_and(all_okay);
+        let sent = if copied { self.lend(h, peer, &chain) } else { Err(DropReason::CopyFailed) };
+        if let Err(reason) = sent {
+            for id in chain {
+                self.reclaim(h, id);
+            }
+            return Err(reason);
+        }
+        self.write(&chain, offload);
+        Ok(())
+    }
+
+    fn lend(&mut self, h: &mut H, peer: DomId, chain: &Ids) -> Result<(), DropReason> {
+        for id in chain {
+            let slot = self.slots.get_mut(usize::from(*id)).ok_or(DropReason::BadSlot)?;
+            let grant = h.grant(peer, &slot.page, Access::ReadOnly);
+            slot.state = State::Sent(grant.map_err(|_| DropReason::EgressFull)?);
+        }
+        Ok(())
+    }
+
+    /// Writes the requests of a frame. There is room: it was promised.
+    fn write(&mut self, chain: &Ids, offload: Offload) {
+        let lens = chain.iter().filter_map(|id| self.slots.get(usize::from(*id))).map(|s| s.len);
+        let total = lens.fold(0u16, u16::saturating_add);
+        for (n, id) in chain.iter().enumerate() {
+            let Some(slot) = self.slots.get(usize::from(*id)) else { return };
+            let State::Sent(grant) = &slot.state else { return };
+            let frame = if n == 0 { TxFlags::of(offload) } else { TxFlags(0) };
+            let request = TxRequest {
+                gref: grant.number(),
+                offset: 0,
+                flags: frame.with_if(TxFlags::MORE_DATA, slot.next.is_some()),
+                id: *id,
+                size: if n == 0 { total } else { slot.len },
+            };
+            self.ring.push(&request.encode());
+            if let (0, Some(gso)) = (n, offload.gso) {
+                self.ring.push(&Extra::gso(gso).encode_tx());
+                self.extras = self.extras.saturating_add(1);
+            }
+        }
+    }
+
+    /// Shows the backend all that was committed; `true` if it wants a signal. Asks in turn to be
+    /// signalled when half of what is outstanding is answered, so that it seldom has to.
+    pub(crate) fn publish(&mut self, h: &mut H) -> bool {
+        let signal = self.ring.publish();
+        self.harvest(h);
+        signal
+    }
+
+    /// Takes the answers that are there: ends the grants, frees the pages.
+    pub(crate) fn harvest(&mut self, h: &mut H) {
+        while self.fault.is_none() {
+            match self.ring.take() {
+                Ok(Some((_, slot))) => self.answered(h, TxResponse::decode(&slot)),
+                Ok(None) => {
+                    let half = self.ring.outstanding().div_ceil(2);
+                    match self.ring.arm(half) {
+                        Ok(true) => {}
+                        Ok(false) => return,
+                        Err(broken) => self.fault = Some(Fault::TxRing(broken)),
+                    }
+                }
+                Err(broken) => self.fault = Some(Fault::TxRing(broken)),
+            }
+        }
+    }
+
+    fn answered(&mut self, h: &mut H, response: TxResponse) {
+        if response.status == Status::NULL {
+            match self.extras.checked_sub(1) {
+                Some(left) => self.extras = left,
+                None => self.fault = Some(Fault::TxNull),
+            }
+            return;
+        }
+        match self.slots.get(usize::from(response.id)) {
+            Some(Slot { state: State::Sent(_), .. }) => self.reclaim(h, response.id),
+            _ => self.fault = Some(Fault::TxId(response.id)),
+        }
+    }
+
+    /// Makes a page free, or sets it aside if the backend has it mapped.
+    fn reclaim(&mut self, h: &mut H, id: u16) {
+        let Some(slot) = self.slots.get_mut(usize::from(id)) else { return };
+        match core::mem::replace(&mut slot.state, State::Free) {
+            State::Free => {}
+            State::Staged => self.free.push(id),
+            State::Sent(grant) | State::Stuck(grant) => match h.end(grant) {
+                Ok(()) => self.free.push(id),
+                Err((grant, _)) => {
+                    slot.state = State::Stuck(grant);
+                    self.stuck.push(id);
+                }
+            },
+        }
+    }
+
+    /// Tries the pages set aside again; returns how many remain so.
+    pub(crate) fn retry(&mut self, h: &mut H) -> usize {
+        let Self { stuck, slots, free, .. } = self;
+        stuck.retain(|id| {
+            let Some(slot) = slots.get_mut(usize::from(*id)) else { return false };
+            let State::Stuck(grant) = core::mem::replace(&mut slot.state, State::Free) else {
+                return false;
+            };
+            match h.end(grant) {
+                Ok(()) => free.push(*id),
+                Err((grant, _)) => slot.state = State::Stuck(grant),
+            }
+            matches!(slot.state, State::Stuck(_))
+        });
+        stuck.len()
+    }
+
+    /// What the backend did that no backend may do.
+    pub(crate) const fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// The pages of a staged frame.
+    fn chain(&self, first: u16) -> Ids {
+        let staged = |id: &u16| {
+            self.slots.get(usize::from(*id)).filter(|slot| matches!(slot.state, State::Staged))
+        };
+        core::iter::successors(Some(first), |id| staged(id)?.next)
+            .filter(|id| staged(id).is_some())
+            .take(SLOTS_MAX)
+            .collect()
+    }
+}
+
+/// The layout of a frame, if this backend can take it at all.
+fn plan(
+    features: Features,
+    head: Head<'_>,
+    rest: &[Piece],
+    offload: Offload,
+) -> Result<(Layout, Lens), DropReason> {
+    let len = rest
+        .iter()
+        .map(|piece| usize::from(piece.len))
+        .fold(head.bytes.len(), usize::saturating_add);
+    if head.bytes.len() > PAGE_SIZE || len > usize::from(u16::MAX) {
+        return Err(DropReason::TooBig);
+    }
+    if len < ETH_HEADER as usize {
+        return Err(DropReason::Truncated);
+    }
+    features.check(head.bytes, offload)?;
+    let with = |layout| Some((layout, lay(head_len(head), rest, layout, |_, _, _| {})?));
+    let kept = with(Layout::Keep).filter(|(_, lens)| features.sg || lens.len() == 1);
+    let (layout, lens) = kept.or_else(|| with(Layout::Pack)).ok_or(DropReason::TooManySlots)?;
+    if lens.len() > 1 && !features.sg {
+        return Err(DropReason::EgressOffload);
+    }
+    Ok((layout, lens))
+}
+
+fn head_len(head: Head<'_>) -> u16 {
+    u16::try_from(head.bytes.len()).unwrap_or(u16::MAX)
+}
+
+/// Slots in the ring for a frame with `data` slots of data.
+fn ring_slots(data: usize, offload: Offload) -> u32 {
+    let extra = u32::from(offload.gso.is_some());
+    u32::try_from(data).unwrap_or(u32::MAX).saturating_add(extra)
+}
