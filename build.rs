@@ -1,2 +1,26 @@
-//! .
-fn main() {}
+//! Links the bare-metal binaries: at fixed addresses, by the script `kernel.ld`, without the C
+//! library. Does nothing for all else, which shares the target triple.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=kernel.ld");
+    if std::env::var_os("CARGO_FEATURE_KERNEL").is_none() {
+        return;
+    }
+    let script = concat!("-Wl,-T", env!("CARGO_MANIFEST_DIR"), "/kernel.ld");
+    let args = [
+        "-nostdlib",
+        "-nostartfiles",
+        "-static",
+        "-no-pie",
+        script,
+        "-Wl,--build-id=none",
+        "-Wl,--gc-sections",
+        "-Wl,-n",
+        "-Wl,-z,norelro",
+        "-Wl,-z,noexecstack",
+    ];
+    for arg in args {
+        println!("cargo:rustc-link-arg-bins={arg}");
+    }
+}

@@ -57,8 +57,8 @@ impl<M: Memory> Console<M> {
     /// As [`say`](Self::say), without the signal: for who has no [`Hypervisor`] at hand.
     pub fn put(&mut self, message: fmt::Arguments<'_>) -> bool {
         let mut line = Line { ring: &self.ring, at: self.prod, room: self.room() };
-        let told = self.untold == 0
-            || writeln!(line, "[{} console messages lost]", self.untold).is_ok();
+        let told =
+            self.untold == 0 || writeln!(line, "[{} console messages lost]", self.untold).is_ok();
         if told && writeln!(line, "{message}").is_ok() {
             self.prod = line.at;
             self.ring.store(PROD, self.prod);

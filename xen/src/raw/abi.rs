@@ -1,5 +1,6 @@
 //! The words of Xen's interface that `xen-sys` does not have, laid out as the public headers say.
-//! Types and numbers only.
+//! Types and numbers only, documented there.
+#![allow(missing_docs)]
 
 use core::mem::{offset_of, size_of};
 

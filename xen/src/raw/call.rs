@@ -3,9 +3,9 @@
 //! In: numbers and addresses of structures. Out: what Xen answered. Both modes call into the same
 //! page: in a PV guest the domain builder filled it, in a PVH guest [`enable`] has Xen fill it.
 
+use super::abi::{self, UVMF_INVLPG};
 use crate::hypervisor::{DomId, Errno};
 use core::arch::{asm, global_asm, x86_64::__cpuid};
-use super::abi::{self, UVMF_INVLPG};
 use xen_sys::{
     __HYPERVISOR_console_io, __HYPERVISOR_grant_table_op, __HYPERVISOR_hvm_op,
     __HYPERVISOR_update_va_mapping,
@@ -138,4 +138,3 @@ pub unsafe fn update_va_mapping(va: usize, entry: u64) -> Result<u64, Errno> {
 fn at<T>(arg: &mut T) -> u64 {
     (&raw mut *arg).addr() as u64
 }
-

@@ -3,8 +3,8 @@
 //! In: the processor. Out: 32 bytes and where they came from, so that a weak source can be named
 //! loudly. Never: a silent fall-back.
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, _mm_pause, _rdtsc};
 use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count, _mm_pause, _rdtsc};
 use core::fmt;
 
 /// Where a seed came from.
@@ -67,14 +67,18 @@ fn hardware(step: fn() -> Option<u64>, tries: u32) -> Option<u64> {
 fn rdseed() -> Option<u64> {
     let (word, ok): (u64, u8);
     // SAFETY: CPUID has shown that the instruction is there; it changes these registers only.
-    unsafe { asm!("rdseed {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack)) };
+    unsafe {
+        asm!("rdseed {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack))
+    };
     (ok == 1).then_some(word)
 }
 
 fn rdrand() -> Option<u64> {
     let (word, ok): (u64, u8);
     // SAFETY: CPUID has shown that the instruction is there; it changes these registers only.
-    unsafe { asm!("rdrand {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack)) };
+    unsafe {
+        asm!("rdrand {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack))
+    };
     (ok == 1).then_some(word)
 }
 

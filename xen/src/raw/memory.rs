@@ -138,7 +138,9 @@ impl AsRef<[u8]> for Private {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: `pages` pages, made and zeroed for this value alone; Xen writes there only during
         // a copy, which holds it by `&mut`.
-        unsafe { core::slice::from_raw_parts(self.at.as_ptr(), usize::from(self.pages) * PAGE_SIZE) }
+        unsafe {
+            core::slice::from_raw_parts(self.at.as_ptr(), usize::from(self.pages) * PAGE_SIZE)
+        }
     }
 }
 

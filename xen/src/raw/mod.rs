@@ -181,7 +181,9 @@ impl Xen {
             CopyEnd::Grant { dom, gref } => (gref.into(), dom.0, true),
             CopyEnd::Page(frame) => (frame.0, SELF, false),
             // A page that is not there becomes a frame no domain has: Xen refuses that operation.
-            CopyEnd::Private(i) => (private.page(i).map_or(u64::MAX, |at| self.frame(at).0), SELF, false),
+            CopyEnd::Private(i) => {
+                (private.page(i).map_or(u64::MAX, |at| self.frame(at).0), SELF, false)
+            }
         };
         (abi::CopyPtr { frame_or_gref, domid, offset }, gref)
     }
@@ -335,11 +337,8 @@ impl Hypervisor for Xen {
     }
 
     fn bind_interdomain(&mut self, remote: DomId, port: u32) -> Result<EvtPort, Errno> {
-        let mut arg = abi::evtchn_bind_interdomain {
-            remote_dom: remote.0,
-            remote_port: port,
-            local_port: 0,
-        };
+        let mut arg =
+            abi::evtchn_bind_interdomain { remote_dom: remote.0, remote_port: port, local_port: 0 };
         // SAFETY: the structure of this command.
         unsafe { call::op::<EVENT_CHANNEL_OP, _>(xen_sys::EVTCHNOP_bind_interdomain, &mut arg)? };
         Ok(EvtPort(arg.local_port))
@@ -348,7 +347,8 @@ impl Hypervisor for Xen {
     fn close(&mut self, port: EvtPort) {
         let mut arg = abi::evtchn_close { port: port.0 };
         // SAFETY: the structure of this command. It fails for a port that is not open: nothing to do.
-        let _was_open = unsafe { call::op::<EVENT_CHANNEL_OP, _>(xen_sys::EVTCHNOP_close, &mut arg) };
+        let _was_open =
+            unsafe { call::op::<EVENT_CHANNEL_OP, _>(xen_sys::EVTCHNOP_close, &mut arg) };
         if let Some(word) = self.pending().nth(port.0 as usize / 64) {
             word.fetch_and(!(1 << (port.0 % 64)), Ordering::Relaxed);
         }
@@ -401,6 +401,7 @@ pub fn shutdown(why: Shutdown) -> ! {
     loop {
         let mut arg = abi::sched_shutdown { reason };
         // SAFETY: the structure of this command.
-        let _never_returns = unsafe { call::op::<SCHED_OP, _>(xen_sys::SCHEDOP_shutdown, &mut arg) };
+        let _never_returns =
+            unsafe { call::op::<SCHED_OP, _>(xen_sys::SCHEDOP_shutdown, &mut arg) };
     }
 }

@@ -1,0 +1,100 @@
+//! From the loader's jump to `start` of the binary: the same image as a PV and as a PVH guest.
+//!
+//! In: what Xen says about memory, rings and command line. Out: [`Booted`], with the hypervisor, the
+//! heap and the seed ready. Never: policy.
+
+mod image;
+mod pv;
+mod pvh;
+mod ram;
+mod traps;
+mod voice;
+
+use alloc::string::String;
+use core::arch::global_asm;
+use core::ops::Range;
+use core::ptr::NonNull;
+use xen::hypervisor::EvtPort;
+use xen::raw::{EntropySource, Lent, Machine, Mode, Shared, Xen, entropy};
+
+pub(crate) use ram::left;
+pub(crate) use voice::{die, say};
+
+global_asm!(include_str!("entry.s"));
+global_asm!(include_str!("mem.s"));
+
+/// Named by the prebuilt core library, and never called: a panic aborts.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+/// As above.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    die(format_args!("Tidegate: a panic tried to unwind"))
+}
+
+/// A running guest.
+pub(crate) struct Booted {
+    /// The hypervisor.
+    pub(crate) xen: Xen,
+    /// "PV" or "PVH".
+    pub(crate) mode: &'static str,
+    /// All memory of the domain, in bytes.
+    pub(crate) ram: usize,
+    /// The seed of all secrets.
+    pub(crate) seed: [u8; 32],
+    /// Where it came from.
+    pub(crate) entropy: EntropySource,
+    /// The command line.
+    pub(crate) cmdline: String,
+    /// XenStore's and the console's ring; none for dom0.
+    pub(crate) rings: Option<[(Shared<Lent>, EvtPort); 2]>,
+}
+
+/// What PV and PVH boot have found.
+struct Start {
+    mode: Mode,
+    window: Range<usize>,
+    ram: usize,
+    cmdline: String,
+    rings: Option<(Ring, Ring)>,
+}
+
+/// A ring page of the toolstack.
+#[derive(Clone, Copy)]
+struct Ring {
+    at: NonNull<u8>,
+    port: EvtPort,
+}
+
+fn run(start: Start) -> ! {
+    let mode = match start.mode {
+        Mode::Pv { .. } => "PV",
+        Mode::Pvh => "PVH",
+    };
+    traps::use_info(core::ptr::with_exposed_provenance_mut(start.window.start));
+    let machine = Machine { mode: start.mode, window: start.window, take: ram::take_pages };
+    // SAFETY: once; boot has made the tables of the window, and `ram` gives each page once.
+    let xen = match unsafe { Xen::new(machine) } {
+        Ok(xen) => xen,
+        Err(e) => die(format_args!("Tidegate: Xen refuses shared info or grant table: {e:?}")),
+    };
+    let mut seed = [0; 32];
+    let entropy = entropy(&mut seed);
+    // SAFETY: mapped ring pages, of which `voice` looks at the console's only when all else has ended.
+    let rings = start.rings.map(|(store, console)| {
+        [store, console].map(|ring| (unsafe { Xen::ring(ring.at) }, ring.port))
+    });
+    let booted = Booted { xen, mode, ram: start.ram, seed, entropy, cmdline: start.cmdline, rings };
+    crate::start(booted)
+}
+
+/// The text at `at`, up to its NUL or `max` bytes; empty if there is none.
+fn text(at: *const u8, max: usize) -> String {
+    if at.is_null() {
+        return String::new();
+    }
+    // SAFETY: the builder put a text with a NUL there.
+    let bytes = (0..max).map(|i| unsafe { at.add(i).read() }).take_while(|byte| *byte != 0);
+    String::from_utf8_lossy(&bytes.collect::<alloc::vec::Vec<u8>>()).into_owned()
+}
