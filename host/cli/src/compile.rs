@@ -1,0 +1,23 @@
+//! `tidegate compile`: writes the blob of a policy, or nothing at all.
+
+use crate::{Unusable, count, read, tell, unusable};
+use std::path::Path;
+
+/// Compiles `file` to `output`; whether it could be done.
+pub(crate) fn run(file: &Path, output: &Path) -> Result<bool, Unusable> {
+    let name = file.to_string_lossy();
+    match lang::compile(&name, &read(file)?) {
+        Ok(compiled) => {
+            std::fs::write(output, &compiled.blob).map_err(|why| unusable(output, "write", why))?;
+            let size = count(compiled.blob.len(), "byte");
+            let digest = compiled.policy.digest();
+            println!("{}: {size}, digest {digest}", output.display());
+            Ok(true)
+        }
+        Err(mistakes) => {
+            tell(&mistakes);
+            eprintln!("{name}: {}, nothing written", count(mistakes.len(), "mistake"));
+            Ok(false)
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Cuts the text into tokens. A token is a mark or a word; what a word means (a name, an address, a
+//! port) is for the parser to say, which knows what should stand there.
+
+use crate::Span;
+use crate::diagnostic::Report;
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Letters, digits and `_ . : / -`.
+    Word,
+    /// `->`
+    Arrow,
+    /// One of `{ } [ ] , ; =`.
+    Mark(char),
+    /// The end of the text.
+    End,
+}
+
+/// A token with its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Token<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) text: &'a str,
+    pub(crate) span: Span,
+}
+
+/// All tokens, [`Kind::End`] last. `#` begins a comment.
+pub(crate) fn lex<'a>(text: &'a str, report: &mut Report) -> Vec<Token<'a>> {
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let start = text.len().saturating_sub(rest.len());
+        let (kind, len) = match first {
+            '#' => (None, rest.find('\n').unwrap_or(rest.len())),
+            c if c.is_whitespace() => (None, c.len_utf8()),
+            '{' | '}' | '[' | ']' | ',' | ';' | '=' => (Some(Kind::Mark(first)), 1),
+            '-' if rest.starts_with("->") => (Some(Kind::Arrow), 2),
+            c if in_word(c) => (Some(Kind::Word), word_len(rest)),
+            _ => (None, strange_len(rest)),
+        };
+        let Some((piece, after)) = rest.split_at_checked(len) else { break };
+        let span = Span { start, end: start.saturating_add(len) };
+        match kind {
+            Some(kind) => tokens.push(Token { kind, text: piece, span }),
+            None if first == '#' || first.is_whitespace() => {}
+            None => strange(piece, span, report),
+        }
+        rest = after;
+    }
+    let end = Span { start: text.len(), end: text.len() };
+    tokens.push(Token { kind: Kind::End, text: "", span: end });
+    tokens
+}
+
+const fn in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '/' | '-')
+}
+
+/// A word ends before an arrow, so `a->b` is read as `a -> b`.
+fn word_len(text: &str) -> usize {
+    let end = text.find(|c| !in_word(c)).unwrap_or(text.len());
+    let next = text.get(end..).unwrap_or("");
+    let before_arrow = next.starts_with('>') && text.get(..end).is_some_and(|w| w.ends_with('-'));
+    if before_arrow { end.saturating_sub(1) } else { end }
+}
+
+fn strange_len(text: &str) -> usize {
+    let known = |c: char| in_word(c) || c.is_whitespace() || "{}[],;=#".contains(c);
+    text.find(known).unwrap_or(text.len())
+}
+
+fn strange(piece: &str, span: Span, report: &mut Report) {
+    let shown = piece.escape_debug();
+    let more = report.error("bad-character", format!("`{shown}` has no meaning here"), span, "");
+    if piece.starts_with('"') || piece.starts_with('\'') {
+        more.help("names and addresses stand without quotes");
+    } else if piece.starts_with('!') {
+        more.help("there is no `not`: put a rule for the exception before the general one");
+    } else if piece.starts_with('*') {
+        more.help("a condition that is left out holds for everything");
+    }
+}

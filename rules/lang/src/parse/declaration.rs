@@ -1,0 +1,202 @@
+//! Everything that stands outside of braces.
+
+use super::{Parsed, Parser, Reported};
+use crate::Span;
+use crate::ast::{Address, Block, Decl, File, Name, Pair, Redirect, ZoneDecl};
+use crate::lex::Kind;
+use crate::literal;
+use crate::words::{DECLARATIONS, VERDICTS, did_you_mean};
+
+impl<'a> Parser<'a, '_> {
+    pub(super) fn declaration(&mut self, file: &mut File<'a>) -> Parsed<()> {
+        let start = self.peek();
+        if start.kind == Kind::Mark(';') {
+            self.next();
+            return Ok(());
+        }
+        match start.text {
+            "zone" => file.zones.push(self.zone()?),
+            "vm" => {
+                let (name, items) = self.named_list(Self::address);
+                file.vms.push(Decl { name: name?, items });
+            }
+            "set" => {
+                let (name, items) = self.named_list(Self::addresses);
+                file.sets.push(Decl { name: name?, items: items.into_iter().flatten().collect() });
+            }
+            "service" => {
+                self.next();
+                let name = self.name("the name of the service")?;
+                let items = self.want('=').and_then(|_| self.kinds()).unwrap_or_else(|Reported| {
+                    self.skip_to_declaration();
+                    Vec::new()
+                });
+                file.services.push(Decl { name, items });
+            }
+            "policy" => file.blocks.push(self.policy()?),
+            "nat" => {
+                self.next();
+                let pair = self.pair()?;
+                self.want_word("masquerade")?;
+                file.nats.push(pair);
+            }
+            "redirect" => file.redirects.push(self.redirect()?),
+            "expect" => file.expects.push(self.expect()?),
+            word => {
+                let in_block = VERDICTS.contains(&word);
+                self.next_is_no_declaration(in_block);
+                return Err(Reported);
+            }
+        }
+        Ok(())
+    }
+
+    fn next_is_no_declaration(&mut self, in_block: bool) {
+        let word = self.peek().text;
+        let more = self.expected("a declaration");
+        if in_block {
+            more.help("rules stand in a block: `policy clients -> uplink { … }`");
+        } else {
+            more.maybe_help(did_you_mean(word, DECLARATIONS));
+        }
+        // Were it left there, the next declaration would be looked for at this very word.
+        self.next();
+    }
+
+    fn zone(&mut self) -> Parsed<ZoneDecl<'a>> {
+        self.next();
+        let name = self.name("the name of the zone")?;
+        let zone = self.want('=').and_then(|_| self.device());
+        if zone.is_err() {
+            self.skip_to_declaration();
+        }
+        Ok(ZoneDecl { name, zone: zone.ok() })
+    }
+
+    fn device(&mut self) -> Parsed<rules::Zone> {
+        if self.eat_word("netback") {
+            return Ok(rules::Zone::Clients);
+        }
+        let word = self.peek().text;
+        if !self.eat_word("netfront") {
+            self.expected("`netfront 0` or `netback`")
+                .maybe_help(did_you_mean(word, ["netfront", "netback"]));
+            return Err(Reported);
+        }
+        let index = self.peek();
+        if index.kind != Kind::Word || !literal::is_numeric(index.text) {
+            self.expected("the number of the interface, `0`");
+            return Err(Reported);
+        }
+        self.next();
+        if index.text != "0" {
+            let message = format!("there is no netfront {}", index.text);
+            self.report
+                .error("not-supported", message, index.span, "")
+                .help("one uplink is supported yet: `netfront 0`");
+            return Err(Reported);
+        }
+        Ok(rules::Zone::Uplink)
+    }
+
+    /// `KEYWORD NAME = ITEM, …`, with brackets around the items or without. If the items are not
+    /// understood, the name still stands, and the parser goes on at the next declaration.
+    fn named_list<T>(
+        &mut self,
+        item: impl FnMut(&mut Self) -> Parsed<T>,
+    ) -> (Parsed<Name<'a>>, Vec<T>) {
+        let keyword = self.next().text;
+        let name = self.name(&format!("the name of the {keyword}"));
+        if name.is_err() {
+            return (name, Vec::new());
+        }
+        let items = self.want('=').and_then(|_| self.comma_list(item));
+        let items = items.unwrap_or_else(|Reported| {
+            self.skip_to_declaration();
+            Vec::new()
+        });
+        (name, items)
+    }
+
+    /// `ITEM, ITEM`, where each item may be a list in brackets.
+    fn comma_list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Parsed<T>) -> Parsed<Vec<T>> {
+        let mut items = self.one_or_list(&mut item)?;
+        while self.eat(',') {
+            items.extend(self.one_or_list(&mut item)?);
+        }
+        Ok(items)
+    }
+
+    pub(super) fn address(&mut self) -> Parsed<Address> {
+        let token = self.peek();
+        if token.kind != Kind::Word || literal::is_name(token.text) {
+            self.expected("an address");
+            return Err(Reported);
+        }
+        self.next();
+        match literal::address(token.text) {
+            Ok(addr) => Ok(Address { addr, span: token.span }),
+            Err(fault) => Err(self.fault(fault, token.span)),
+        }
+    }
+
+    /// `FROM -> TO`
+    pub(super) fn pair(&mut self) -> Parsed<Pair<'a>> {
+        let from = self.name("the zone where flows begin")?;
+        if self.peek().kind != Kind::Arrow {
+            self.expected("`->`").help("a direction is written `clients -> uplink`");
+            return Err(Reported);
+        }
+        self.next();
+        Ok(Pair { from, to: self.name("the zone where flows go")? })
+    }
+
+    fn policy(&mut self) -> Parsed<Block<'a>> {
+        self.next();
+        let pair = self.pair()?;
+        let open = self.want('{')?;
+        let (mut rules, mut broken) = (Vec::new(), false);
+        loop {
+            let token = self.peek();
+            match token.kind {
+                Kind::Mark('}') => {
+                    self.next();
+                    return Ok(Block { pair, rules, broken, close: token.span });
+                }
+                Kind::Mark(';') => {
+                    self.next();
+                }
+                Kind::End => return self.unclosed(pair, rules, open),
+                Kind::Word if self.is_one_of(&DECLARATIONS) => {
+                    return self.unclosed(pair, rules, open);
+                }
+                Kind::Word | Kind::Arrow | Kind::Mark(_) => match self.rule() {
+                    Ok(rule) => rules.push(rule),
+                    Err(Reported) => {
+                        broken = true;
+                        self.skip_to_rule();
+                    }
+                },
+            }
+        }
+    }
+
+    fn unclosed(
+        &mut self,
+        pair: Pair<'a>,
+        rules: Vec<crate::ast::Rule<'a>>,
+        open: Span,
+    ) -> Parsed<Block<'a>> {
+        self.expected("`}` or a rule").see(open, "this block is not closed");
+        Ok(Block { pair, rules, broken: true, close: open })
+    }
+
+    fn redirect(&mut self) -> Parsed<Redirect> {
+        let start = self.next().span;
+        self.want_word("dns")?;
+        let virtuals = self.comma_list(Self::address)?;
+        self.want_word("to")?;
+        let reals = self.comma_list(Self::address)?;
+        Ok(Redirect { span: start.to(self.last_span()), virtuals, reals })
+    }
+}

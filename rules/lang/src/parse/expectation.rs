@@ -1,0 +1,114 @@
+//! `expect reject tcp from work to 93.184.216.34:443`
+
+use super::{Parsed, Parser, Reported};
+use crate::ast::{End, Expect, Host, Name, Proto, Wanted};
+use crate::lex::Kind;
+use crate::literal;
+use crate::words::{PROTOCOLS, did_you_mean, is_reserved};
+use std::net::SocketAddr;
+
+impl<'a> Parser<'a, '_> {
+    pub(super) fn expect(&mut self) -> Parsed<Expect<'a>> {
+        let start = self.next().span;
+        let wanted = self.wanted()?;
+        let pair = if self.peek_at(1).kind == Kind::Arrow { Some(self.pair()?) } else { None };
+        let proto = self.proto()?;
+        self.want_word("from")?;
+        let from = self.end()?;
+        self.want_word("to")?;
+        let to = self.end()?;
+        let span = start.to(self.last_span());
+        if self.peek().kind == Kind::Word && !self.is_one_of(&crate::words::DECLARATIONS) {
+            self.expected("the next declaration");
+            return Err(Reported);
+        }
+        Ok(Expect { span, wanted, pair, proto, from, to })
+    }
+
+    fn wanted(&mut self) -> Parsed<Wanted> {
+        let word = self.peek();
+        let wanted = match word.text {
+            "accept" => Wanted::Accept,
+            "drop" => Wanted::Drop,
+            "reject" => Wanted::Reject(None),
+            text => {
+                self.expected("`accept`, `drop` or `reject`")
+                    .maybe_help(did_you_mean(text, ["accept", "drop", "reject"]));
+                return Err(Reported);
+            }
+        };
+        self.next();
+        match (wanted, self.reject_kind()) {
+            (Wanted::Reject(_), kind) => Ok(Wanted::Reject(kind.map(|(kind, _)| kind))),
+            _ => Ok(wanted),
+        }
+    }
+
+    fn proto(&mut self) -> Parsed<Proto> {
+        let word = self.peek();
+        let proto = match word.text {
+            "tcp" => Proto::Tcp,
+            "udp" => Proto::Udp,
+            "icmp" => {
+                self.next();
+                self.want_word("echo-request")?;
+                return Ok(Proto::EchoRequest);
+            }
+            text => {
+                self.expected("`tcp`, `udp` or `icmp echo-request`")
+                    .maybe_help(did_you_mean(text, PROTOCOLS));
+                return Err(Reported);
+            }
+        };
+        self.next();
+        Ok(proto)
+    }
+
+    /// `HOST`, `HOST:PORT` or `[IPV6]:PORT`
+    fn end(&mut self) -> Parsed<End<'a>> {
+        let start = self.peek();
+        if self.eat('[') {
+            let address = self.address()?;
+            self.want(']')?;
+            let port = self.peek();
+            let port = match port.text.strip_prefix(':') {
+                Some(digits) if port.kind == Kind::Word => {
+                    self.next();
+                    Some(literal::port(digits).map_err(|fault| self.fault(fault, port.span))?)
+                }
+                _ => None,
+            };
+            let span = start.span.to(self.last_span());
+            return Ok(End { host: Host::Addr(address.addr), port, span });
+        }
+        if start.kind != Kind::Word || is_reserved(start.text) {
+            self.expected("an address or the name of a vm");
+            return Err(Reported);
+        }
+        self.next();
+        let span = start.span;
+        if let Ok(addr) = start.text.parse() {
+            return Ok(End { host: Host::Addr(addr), port: None, span });
+        }
+        if let Ok(SocketAddr::V4(both)) = start.text.parse() {
+            let host = Host::Addr((*both.ip()).into());
+            return Ok(End { host, port: Some(both.port()), span });
+        }
+        let (host, port) = match start.text.split_once(':') {
+            Some((host, port)) if !port.contains(':') => (host, Some(port)),
+            _ => (start.text, None),
+        };
+        let host_span =
+            crate::Span { start: span.start, end: span.start.saturating_add(host.len()) };
+        let port_span =
+            crate::Span { start: host_span.end.saturating_add(1).min(span.end), ..span };
+        let port = port.map(literal::port).transpose();
+        let port = port.map_err(|fault| self.fault(fault, port_span))?;
+        if literal::is_name(host) {
+            let host = Host::Vm(Name { text: host, span: host_span });
+            return Ok(End { host, port, span });
+        }
+        let addr = literal::address(host).map_err(|fault| self.fault(fault, host_span))?;
+        Ok(End { host: Host::Addr(addr), port, span })
+    }
+}
