@@ -3,7 +3,7 @@
 //! In: a verdict for each frame, heads, and whole frames of our own. Out: the same, by index.
 //! Never: allocates, or holds more than the caller gave room for.
 
-use crate::{DropReason, HEAD_MAX, Offload, Port};
+use crate::{DropReason, HEAD_MAX, Offload, Port, Unparsed};
 use arrayvec::ArrayVec;
 
 /// Most frames decided at once.
@@ -22,6 +22,21 @@ pub enum Verdict {
     NeedWhole,
     /// Not sent on, counted under its reason.
     Drop(DropReason),
+}
+
+impl From<DropReason> for Verdict {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
+}
+
+impl From<Unparsed> for Verdict {
+    fn from(unparsed: Unparsed) -> Self {
+        match unparsed {
+            Unparsed::NeedWhole => Self::NeedWhole,
+            Unparsed::Drop(reason) => Self::Drop(reason),
+        }
+    }
 }
 
 /// A frame sent on: `heads[i][..head]`, then what came in from byte `skip` on.

@@ -135,6 +135,23 @@ pub fn neighbour_advert(packet: &Packet<'_>, mac: Mac, out: &mut [u8; REPLY_MAX]
     writer.parts(&[136, 0], &[&flags.to_be_bytes(), &target.octets(), &option])
 }
 
+/// Asks who has `target`, by its solicited-node group (RFC 4861 section 4.3, RFC 2464 section 7).
+pub fn neighbour_solicit(
+    mac: Mac,
+    sender: Ipv6Addr,
+    target: Ipv6Addr,
+    out: &mut [u8; REPLY_MAX],
+) -> Option<usize> {
+    let [.., x, y, z] = target.octets();
+    let [high, low] = [u16::from(x) | 0xff00, u16::from_be_bytes([y, z])];
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low);
+    let link = Link { dst: Mac([0x33, 0x33, 0xff, x, y, z]), src: mac };
+    let back = Back { link, src: sender.into(), dst: group.into() };
+    let mut writer = Writer::ip(back, IpNumber::IPV6_ICMP, 32, 255, out)?;
+    let [a, b, c, d, e, f] = mac.0;
+    writer.parts(&[135, 0], &[&[0; 4], &target.octets(), &[1, 1, a, b, c, d, e, f]])
+}
+
 fn arp(
     link: Link,
     operation: ArpCode,

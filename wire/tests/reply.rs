@@ -170,3 +170,15 @@ fn a_neighbour_is_told_our_address() {
         assert_eq!(read.transport, Transport::Ndp(wire::Ndp::Advert { target, mac }));
     }
 }
+
+#[test]
+fn a_neighbour_is_asked_by_its_group() {
+    let (us, target) = ("fd00::1".parse().unwrap(), "fd00::12:3456".parse().unwrap());
+    let got = written(|out| reply::neighbour_solicit(CLIENT_MAC, us, target, out)).unwrap();
+    let read = packet(&got);
+    assert_eq!(
+        (read.eth_dst, read.dst),
+        (Mac([0x33, 0x33, 0xff, 0x12, 0x34, 0x56]), v6("ff02::1:ff12:3456"))
+    );
+    assert_eq!(read.transport, Transport::Ndp(wire::Ndp::Solicit { target }));
+}
