@@ -17,6 +17,9 @@ mod grants;
 mod hypervisor;
 mod labels;
 mod memory;
+pub mod peer_front;
+pub mod toolstack;
+pub mod xenstored;
 
 pub use actors::{Actor, ActorId};
 pub use hypervisor::SimHypervisor;

@@ -10,7 +10,7 @@
 mod client;
 mod gather;
 mod publish;
-mod ring;
+pub(crate) mod ring;
 pub mod wire;
 
 pub use client::{Broken, Client, Event, RequestId, SubmitError, Tag};

@@ -6,24 +6,24 @@
 use crate::hypervisor::Memory;
 
 /// Bytes in each direction.
-pub(super) const RING: u32 = 1024;
+pub(crate) const RING: u32 = 1024;
 
 /// One direction: where its bytes and its indices are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     data: usize,
     cons: usize,
     prod: usize,
 }
 
 /// From us to XenStore.
-pub(super) const REQUESTS: Ring = Ring { data: 0, cons: 2048, prod: 2052 };
+pub(crate) const REQUESTS: Ring = Ring { data: 0, cons: 2048, prod: 2052 };
 /// From XenStore to us.
-pub(super) const REPLIES: Ring = Ring { data: 1024, cons: 2056, prod: 2060 };
+pub(crate) const REPLIES: Ring = Ring { data: 1024, cons: 2056, prod: 2060 };
 
 /// Producer and consumer stand further apart than the ring is long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BadIndex;
+pub(crate) struct BadIndex;
 
 impl Ring {
     fn used(&self, page: &impl Memory) -> Result<(u32, u32, u32), BadIndex> {
@@ -33,7 +33,7 @@ impl Ring {
     }
 
     /// Puts as many of `bytes` as fit and returns how many.
-    pub(super) fn put(&self, page: &impl Memory, bytes: &[u8]) -> Result<usize, BadIndex> {
+    pub(crate) fn put(&self, page: &impl Memory, bytes: &[u8]) -> Result<usize, BadIndex> {
         let (_, prod, used) = self.used(page)?;
         let room = RING.saturating_sub(used) as usize;
         let bytes = bytes.get(..room).unwrap_or(bytes);
@@ -48,7 +48,7 @@ impl Ring {
     }
 
     /// Takes as many bytes as there are and fit, and returns how many.
-    pub(super) fn take(&self, page: &impl Memory, into: &mut [u8]) -> Result<usize, BadIndex> {
+    pub(crate) fn take(&self, page: &impl Memory, into: &mut [u8]) -> Result<usize, BadIndex> {
         let (cons, _, used) = self.used(page)?;
         let len = into.len().min(used as usize);
         let into = into.get_mut(..len).unwrap_or_default();

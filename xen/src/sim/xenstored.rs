@@ -1,0 +1,137 @@
+//! A XenStore daemon: the wire protocol on ring pages for domains, plain calls for the toolstack.
+//!
+//! It answers as C xenstored 4.17 does, errors and quotas included.
+
+mod connection;
+mod store;
+mod tree;
+
+pub use store::{Caller, Store, TransactionId};
+pub use tree::{NODES_MAX, VALUE_MAX};
+
+use super::{Actor, Sim, SimHypervisor, SimPage};
+use crate::hypervisor::{DomId, EvtPort, Hypervisor};
+use connection::Connection;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use wire::Instant;
+
+/// The domain the daemon runs in; nothing else may take events there.
+pub const STORE_DOM: DomId = DomId(0);
+
+/// A XenStore daemon in [`STORE_DOM`]. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Xenstored {
+    sim: Sim,
+    inner: Rc<RefCell<Inner>>,
+}
+
+struct Inner {
+    h: SimHypervisor,
+    store: Store,
+    connections: BTreeMap<DomId, Connection>,
+    stalled: bool,
+}
+
+impl Xenstored {
+    /// Starts a daemon with an empty tree.
+    #[must_use]
+    pub fn new(sim: &Sim) -> Self {
+        let inner = Rc::new(RefCell::new(Inner {
+            h: sim.domain(STORE_DOM),
+            store: Store::default(),
+            connections: BTreeMap::new(),
+            stalled: false,
+        }));
+        sim.add_actor(STORE_DOM, Daemon(Rc::clone(&inner)));
+        Self { sim: sim.clone(), inner }
+    }
+
+    /// Makes a domain known and returns the ring page and port it finds in its start info. Makes its
+    /// home `/local/domain/<dom>`, as the toolstack does. The ring's indices start somewhere.
+    #[must_use]
+    pub fn introduce(&self, dom: DomId) -> (SimPage, EvtPort) {
+        let mut guest = self.sim.domain(dom);
+        let mut inner = self.inner.borrow_mut();
+        let page = guest.page().expect("a page for XenStore");
+        let start = u32::MAX.wrapping_sub(u32::try_from(self.sim.random(2000)).unwrap_or(0));
+        let port = guest.alloc_unbound(STORE_DOM).expect("a port for XenStore");
+        let ours = inner.h.bind_interdomain(dom, port.0).expect("the guest's offer");
+        let view = self.sim.page_at(dom, crate::hypervisor::Page::frame(&page));
+        inner.connections.insert(dom, Connection::new(view, ours, start));
+        inner.store.make_home(dom);
+        (page, port)
+    }
+
+    /// Forgets a domain that is gone: its watches and transactions, not its nodes.
+    pub fn release(&self, dom: DomId) {
+        let mut inner = self.inner.borrow_mut();
+        inner.connections.remove(&dom);
+        inner.store.reset(Caller::Domain(dom));
+    }
+
+    /// The tree, as the toolstack changes it.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Store) -> T) -> T {
+        let result = f(&mut self.inner.borrow_mut().store);
+        self.sim.raise(STORE_DOM, EvtPort(0));
+        result
+    }
+
+    /// Whether `who` has a watch event waiting. Not to be asked from within [`with`](Self::with).
+    #[must_use]
+    pub fn has_event(&self, who: Caller) -> bool {
+        self.inner.try_borrow().is_ok_and(|inner| inner.store.has_event(who))
+    }
+
+    /// The value of a node as text, for a test to look at.
+    #[must_use]
+    pub fn value(&self, path: &str) -> Option<std::string::String> {
+        let value = self.with(|s| s.read(Caller::Toolstack, None, path)).ok()?;
+        std::string::String::from_utf8(value).ok()
+    }
+
+    /// Sets a node as the toolstack, its permissions inherited.
+    pub fn set(&self, path: &str, value: &str) {
+        self.with(|s| s.write(Caller::Toolstack, None, path, value.as_bytes()))
+            .expect("the toolstack may write anything");
+    }
+
+    /// Removes a node as the toolstack.
+    pub fn remove(&self, path: &str) {
+        let _ = self.with(|s| s.remove(Caller::Toolstack, None, path));
+    }
+
+    /// While stalled, the daemon neither reads nor answers.
+    pub fn stall(&self, stalled: bool) {
+        self.inner.borrow_mut().stalled = stalled;
+        self.sim.raise(STORE_DOM, EvtPort(0));
+    }
+
+    /// The next `n` commits of domains collide with somebody else's change.
+    pub fn collide(&self, n: u32) {
+        self.inner.borrow_mut().store.collide(n);
+    }
+}
+
+struct Daemon(Rc<RefCell<Inner>>);
+
+impl Actor for Daemon {
+    fn turn(&mut self) -> Option<Instant> {
+        let inner = &mut *self.0.borrow_mut();
+        let _ = inner.h.take_pending();
+        if inner.stalled {
+            return None;
+        }
+        // Every request may have made events for every connection.
+        loop {
+            let mut any = false;
+            for (dom, connection) in &mut inner.connections {
+                any |= connection.serve(*dom, &mut inner.store, &mut inner.h);
+            }
+            if !any {
+                return None;
+            }
+        }
+    }
+}
