@@ -54,7 +54,7 @@ pvh_start:
     mov esp, offset stack_top
 
     # The first 4 GiB, one to one, in 2 MiB pages. Rust refines this.
-    mov edi, offset boot_directories
+    mov edi, offset boot_tables + 8192
     mov eax, 0x83                           # present, write, large
     mov ecx, 2048
 1:
@@ -63,8 +63,8 @@ pvh_start:
     add edi, 8
     dec ecx
     jnz 1b
-    mov edi, offset boot_pointers
-    mov eax, offset boot_directories + 3
+    mov edi, offset boot_tables + 4096
+    mov eax, offset boot_tables + 8192 + 3
     mov ecx, 4
 2:
     mov [edi], eax
@@ -72,8 +72,8 @@ pvh_start:
     add edi, 8
     dec ecx
     jnz 2b
-    mov eax, offset boot_pointers + 3
-    mov edi, offset boot_root
+    mov eax, offset boot_tables + 4096 + 3
+    mov edi, offset boot_tables
     mov [edi], eax
 
     mov eax, cr4

@@ -3,6 +3,7 @@
 //! In: what Xen says about memory, rings and command line. Out: [`Booted`], with the hypervisor, the
 //! heap and the seed ready. Never: policy.
 
+mod entropy;
 mod image;
 mod pv;
 mod pvh;
@@ -15,8 +16,9 @@ use core::arch::global_asm;
 use core::ops::Range;
 use core::ptr::NonNull;
 use xen::hypervisor::EvtPort;
-use xen::raw::{EntropySource, Lent, Machine, Mode, Shared, Xen, entropy};
+use xen::raw::{Lent, Machine, Mode, Shared, Xen};
 
+pub(crate) use entropy::EntropySource;
 pub(crate) use ram::left;
 pub(crate) use voice::{die, say};
 
@@ -67,6 +69,13 @@ struct Ring {
     port: EvtPort,
 }
 
+impl Ring {
+    fn shared(self) -> (Shared<Lent>, EvtPort) {
+        // SAFETY: a mapped ring page. `voice` looks at the console's too, when all else has ended.
+        (unsafe { Xen::ring(self.at) }, self.port)
+    }
+}
+
 fn run(start: Start) -> ! {
     let mode = match start.mode {
         Mode::Pv { .. } => "PV",
@@ -80,11 +89,8 @@ fn run(start: Start) -> ! {
         Err(e) => die(format_args!("Tidegate: Xen refuses shared info or grant table: {e:?}")),
     };
     let mut seed = [0; 32];
-    let entropy = entropy(&mut seed);
-    // SAFETY: mapped ring pages, of which `voice` looks at the console's only when all else has ended.
-    let rings = start.rings.map(|(store, console)| {
-        [store, console].map(|ring| (unsafe { Xen::ring(ring.at) }, ring.port))
-    });
+    let entropy = entropy::entropy(&mut seed);
+    let rings = start.rings.map(|(store, console)| [store, console].map(Ring::shared));
     let booted = Booted { xen, mode, ram: start.ram, seed, entropy, cmdline: start.cmdline, rings };
     crate::start(booted)
 }

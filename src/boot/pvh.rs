@@ -31,13 +31,20 @@ const WINDOW: usize = 5 * LARGE_PAGE;
 #[repr(C, align(4096))]
 struct Table([u64; 512]);
 
-// Filled by entry.s.
+/// The tables entry.s fills: the first 4 GiB.
+#[repr(C)]
+struct Tables {
+    root: Table,
+    pointers: Table,
+    directories: [Table; 4],
+}
+
 #[unsafe(no_mangle)]
-static mut boot_root: Table = Table([0; 512]);
-#[unsafe(no_mangle)]
-static mut boot_pointers: Table = Table([0; 512]);
-#[unsafe(no_mangle)]
-static mut boot_directories: [Table; 4] = [const { Table([0; 512]) }; 4];
+static mut boot_tables: Tables = Tables {
+    root: Table([0; 512]),
+    pointers: Table([0; 512]),
+    directories: [const { Table([0; 512]) }; 4],
+};
 
 /// hvm_start_info, version 1 (arch-x86/hvm/start_info.h).
 #[repr(C)]
@@ -235,7 +242,7 @@ fn window(regions: &Regions) -> Range<usize> {
         start = end(r).next_multiple_of(GIB);
     }
     if start + WINDOW > LIMIT {
-        die(format_args!("Tidegate: no addresses are left above {:#x}", start));
+        die(format_args!("Tidegate: no addresses are left above {start:#x}"));
     }
     start..start + WINDOW
 }
@@ -257,17 +264,18 @@ unsafe fn map(
             || holds(window.start, window.end)
     };
     let image = image::range();
-    for gib in (0..LIMIT).step_by(GIB).filter(|start| wanted(*start, GIB) || *start < 4 * GIB) {
-        // SAFETY: the statics of entry.s, which nobody else touches.
-        let directory = unsafe {
-            match (*(&raw mut boot_directories)).get_mut(gib / GIB) {
-                Some(directory) => directory,
-                None => {
-                    let new = new_table();
-                    boot_pointers.0[gib / GIB] =
-                        (&raw const *new).addr() as u64 | pte::PRESENT | pte::WRITE;
-                    new
-                }
+    let tables = &raw mut boot_tables;
+    // SAFETY: the caller calls once, and nobody else touches them.
+    let Tables { pointers, directories, .. } = unsafe { &mut *tables };
+    let mut directories = directories.iter_mut();
+    for (gib, pointer) in (0..).step_by(GIB).zip(&mut pointers.0) {
+        let directory = match directories.next() {
+            Some(directory) => directory,
+            None if !wanted(gib, GIB) => continue,
+            None => {
+                let new = new_table();
+                *pointer = (&raw const *new).addr() as u64 | pte::PRESENT | pte::WRITE;
+                new
             }
         };
         for (start, entry) in (gib..).step_by(LARGE_PAGE).zip(&mut directory.0) {

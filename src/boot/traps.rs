@@ -31,7 +31,7 @@ static INFO: AtomicPtr<abi::shared_info> = AtomicPtr::new(core::ptr::null_mut())
 pub(super) fn install_pv() {
     let mut table = [abi::trap_info { vector: 0, flags: 0, cs: 0, address: 0 }; VECTORS + 1];
     // SAFETY: the table of traps.s.
-    let addresses = unsafe { &*(&raw const pv_traps) };
+    let addresses = unsafe { &pv_traps };
     for (vector, (entry, address)) in table.iter_mut().zip(addresses).enumerate() {
         *entry = abi::trap_info { vector: vector as u8, flags: 0, cs: PV_CODE, address: *address };
     }
@@ -76,8 +76,10 @@ static mut TASK: TaskState = TaskState {
 };
 static mut IDT: [[u64; 2]; VECTORS] = [[0; 2]; VECTORS];
 #[repr(align(16))]
-struct Stack([u8; 16 << 10]);
-static mut STACK: Stack = Stack([0; 16 << 10]);
+struct Stack {
+    _bytes: [u8; 16 << 10],
+}
+static mut STACK: Stack = Stack { _bytes: [0; 16 << 10] };
 
 /// Loads a table of handlers that run on a stack of their own.
 ///
@@ -88,18 +90,19 @@ pub(super) unsafe fn install_pvh() {
     // SAFETY: nobody else touches these statics; the processor reads them from here on.
     unsafe {
         TASK.ist[0] = (&raw const STACK).addr() as u64 + size_of::<Stack>() as u64;
-        boot_gdt[3] = size_of::<TaskState>() as u64 - 1
-            | (task & 0x00ff_ffff) << 16
-            | 0x89 << 40
-            | (task >> 24 & 0xff) << 56;
+        boot_gdt[3] = (size_of::<TaskState>() as u64 - 1)
+            | ((task & 0x00ff_ffff) << 16)
+            | (0x89 << 40)
+            | ((task >> 24 & 0xff) << 56);
         boot_gdt[4] = task >> 32;
-        for (vector, address) in (*(&raw const pvh_traps)).iter().enumerate() {
+        let gates = &raw mut IDT;
+        for (gate, address) in (*gates).iter_mut().zip(&pvh_traps) {
             // Interrupt gate, stack 1.
-            IDT[vector] = [
-                address & 0xffff
-                    | u64::from(PVH_CODE) << 16
-                    | 0x8e01 << 32
-                    | (address >> 16 & 0xffff) << 48,
+            *gate = [
+                (address & 0xffff)
+                    | (u64::from(PVH_CODE) << 16)
+                    | (0x8e01 << 32)
+                    | ((address >> 16 & 0xffff) << 48),
                 address >> 32,
             ];
         }

@@ -71,6 +71,6 @@ fn scale(sample: &vcpu_time_info, tsc: u64) -> u64 {
     let ticks = tsc.wrapping_sub(sample.tsc_timestamp);
     let shift = u32::from(sample.tsc_shift.unsigned_abs());
     let ticks = if sample.tsc_shift < 0 { ticks >> shift } else { ticks << shift };
-    let nanos = u128::from(ticks) * u128::from(sample.tsc_to_system_mul) >> 32;
+    let nanos = (u128::from(ticks) * u128::from(sample.tsc_to_system_mul)) >> 32;
     sample.system_time.wrapping_add(nanos as u64)
 }

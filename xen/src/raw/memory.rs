@@ -39,8 +39,8 @@ impl<K> Shared<K> {
     }
 
     fn word(&self, offset: usize) -> Option<&AtomicU32> {
-        debug_assert!(offset % 4 == 0 && offset < PAGE_SIZE);
-        let inside = offset % 4 == 0 && offset < PAGE_SIZE;
+        debug_assert!(offset.is_multiple_of(4) && offset < PAGE_SIZE);
+        let inside = offset.is_multiple_of(4) && offset < PAGE_SIZE;
         // SAFETY: aligned and inside the page; an atomic may be changed by others.
         inside.then(|| unsafe { AtomicU32::from_ptr(self.at.as_ptr().add(offset).cast()) })
     }

@@ -7,11 +7,9 @@
 pub mod abi;
 pub mod call;
 mod clock;
-mod entropy;
 mod grants;
 mod memory;
 
-pub use entropy::{EntropySource, entropy};
 pub use memory::{Lent, Own, Private, Shared};
 
 use crate::hypervisor::{

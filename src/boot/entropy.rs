@@ -9,7 +9,7 @@ use core::fmt;
 
 /// Where a seed came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntropySource {
+pub(crate) enum EntropySource {
     /// The processor's noise source.
     Rdseed,
     /// The processor's generator.
@@ -29,7 +29,7 @@ impl fmt::Display for EntropySource {
 }
 
 /// Fills `seed` from the best source there is.
-pub fn entropy(seed: &mut [u8; 32]) -> EntropySource {
+pub(crate) fn entropy(seed: &mut [u8; 32]) -> EntropySource {
     // RDSEED may run dry when others draw on it, so it is asked more often than Intel advises.
     if __cpuid_count(7, 0).ebx >> 18 & 1 == 1 && fill(seed, || hardware(rdseed, 10_000)) {
         EntropySource::Rdseed
@@ -68,7 +68,7 @@ fn rdseed() -> Option<u64> {
     let (word, ok): (u64, u8);
     // SAFETY: CPUID has shown that the instruction is there; it changes these registers only.
     unsafe {
-        asm!("rdseed {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack))
+        asm!("rdseed {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack));
     };
     (ok == 1).then_some(word)
 }
@@ -77,7 +77,7 @@ fn rdrand() -> Option<u64> {
     let (word, ok): (u64, u8);
     // SAFETY: CPUID has shown that the instruction is there; it changes these registers only.
     unsafe {
-        asm!("rdrand {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack))
+        asm!("rdrand {}", "setc {}", out(reg) word, out(reg_byte) ok, options(nomem, nostack));
     };
     (ok == 1).then_some(word)
 }
