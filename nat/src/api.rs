@@ -32,7 +32,7 @@ pub struct Hash(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId {
     pub(crate) index: u32,
-    pub(crate) generation: u32,
+    pub(crate) generation: u16,
 }
 
 /// A flow to be opened by the first packet of a client, which the rules have accepted.

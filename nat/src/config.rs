@@ -96,7 +96,7 @@ impl Timeouts {
     ///
     /// # Errors
     /// [`ConfigError::Timeout`] with the first that is too short.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let least = [
             ("udp", self.udp, 120),
             ("dns", self.dns, 1),

@@ -1,57 +1,121 @@
-//! The translator.
+//! The translator: its tables, and the way of a packet that has a flow.
+//!
+//! In: packets with their flow. Out: their new tuple. Never: an allocation, or a search.
 
+use crate::clients::{Clients, PerProto};
+use crate::externals::Externals;
+use crate::flow::{Flow, Origin};
+use crate::hash::{Endpoint, Hasher};
+use crate::mappings::Mappings;
+use crate::plan::Plan;
+use crate::ports::Ports;
+use crate::quarantine::Quarantine;
+use crate::slab::Slab;
+use crate::state::Event;
+use crate::tcp::Passed;
+use crate::wheel::Wheel;
 use crate::{
-    Budget, Config, ConfigError, Direction, ErrorPassage, Facts, FlowId, Hash, NewFlow, Passage,
+    Budget, Config, ConfigError, Direction, ErrorPassage, Facts, FlowId, Hash, Holding, Passage,
+    Share, Stats, Timeouts,
 };
+use chacha20::ChaCha20Rng;
 use core::net::IpAddr;
-use core::time::Duration;
-use wire::{DropReason, Instant, Port, Quote, Transport, Tuple};
-
-/// How long the port of a TCP connection that ended is not given to another one to the same remote.
-pub const QUARANTINE: Duration = Duration::from_secs(30);
+use hashbrown::HashTable;
+use rand_pcg::rand_core::SeedableRng;
+use wire::{DropReason, Instant, Port, Proto, Quote, Transport, Tuple};
 
 /// The translator.
+///
+/// One map serves both directions: each flow stands in it under the tuple that its client sends and
+/// under the tuple that its remote answers with.
 #[derive(Debug)]
-pub struct Nat {}
+pub struct Nat {
+    pub(crate) timeouts: Timeouts,
+    pub(crate) hasher: Hasher,
+    pub(crate) keyed: ChaCha20Rng,
+    pub(crate) flows: Slab<Flow>,
+    pub(crate) index: HashTable<Entry>,
+    pub(crate) mappings: Mappings,
+    pub(crate) ports: PerProto<Ports>,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) externals: Externals,
+    pub(crate) clients: Clients,
+    pub(crate) wheel: Wheel,
+    pub(crate) stats: Stats,
+}
+
+/// A flow, and which of its two tuples it stands under: the lowest bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry(u32);
+
+impl Entry {
+    pub(crate) const fn new(index: u32, direction: Direction) -> Self {
+        Self(index << 1 | matches!(direction, Direction::In) as u32)
+    }
+
+    pub(crate) const fn index(self) -> u32 {
+        self.0 >> 1
+    }
+
+    pub(crate) const fn direction(self) -> Direction {
+        if self.0 & 1 == 0 { Direction::Out } else { Direction::In }
+    }
+}
 
 impl Nat {
-    /// A translator with no flows. All memory is taken here; all its secrecy comes from `secret`.
+    /// A translator with no flows. All memory is taken here, within `budget`; all unpredictability
+    /// comes from `secret`, which must never be used twice.
     ///
     /// # Errors
     /// [`ConfigError`] if a timeout is too short or the budget too small.
     pub fn new(config: Config, budget: Budget, secret: [u8; 32]) -> Result<Self, ConfigError> {
-        let _ = (config, budget, secret);
-        Ok(Self {})
+        config.timeouts.check()?;
+        let plan = Plan::new(&config, budget)?;
+        let mut keyed = ChaCha20Rng::from_seed(secret);
+        let [tcp, udp, icmp, icmpv6] = [(); 4].map(|()| Ports::new());
+        Ok(Self {
+            timeouts: config.timeouts,
+            hasher: Hasher::fresh(&mut keyed),
+            keyed,
+            flows: Slab::new(plan.flows),
+            index: HashTable::with_capacity(2 * plan.index_entries()),
+            mappings: Mappings::new(plan.mappings),
+            ports: PerProto { tcp, udp, icmp, icmpv6 },
+            quarantine: Quarantine::new(),
+            externals: Externals::new(),
+            clients: Clients::new(config.slots, plan.flows),
+            wheel: Wheel::new(),
+            stats: Stats { capacity: plan.flows, ..Stats::default() },
+        })
     }
 
-    /// Hash of a packet's tuple, for either direction.
+    /// Hash of a packet's tuple, whichever way it goes. To be made for a whole batch before the
+    /// first is looked up.
     #[must_use]
     pub fn hash(&self, tuple: &Tuple) -> Hash {
-        let _ = tuple;
-        Hash(0)
+        self.hasher.tuple(tuple)
     }
 
-    /// The live flow of a packet from a client.
+    /// The live flow of a packet that came from a client.
     #[must_use]
     pub fn find_out(&self, now: Instant, hash: Hash, tuple: &Tuple) -> Option<FlowId> {
-        let _ = (now, hash, tuple);
-        None
+        self.live(now, self.find(hash, Direction::Out, tuple)?)
     }
 
-    /// The live flow of a packet from the world, addressed to an external address.
+    /// The live flow of a packet that came from the world to an external address. This is the whole
+    /// filter: it matches address, port and protocol of the remote (RFC 4787 REQ-8).
     #[must_use]
     pub fn find_in(&self, now: Instant, hash: Hash, tuple: &Tuple) -> Option<FlowId> {
-        let _ = (now, hash, tuple);
-        None
+        self.live(now, self.find(hash, Direction::In, tuple)?)
     }
 
     /// Takes a packet through its flow.
     ///
-    /// The caller has verified the checksum of a TCP segment with SYN, FIN or RST.
+    /// The caller has verified the checksum of every TCP segment that carries SYN, FIN or RST.
     ///
     /// # Errors
-    /// [`DropReason::InvalidTcp`] if it fits no state of its connection, [`DropReason::Unsolicited`]
-    /// if the flow is gone.
+    /// [`DropReason::InvalidTcp`] if it fits no state of its connection; [`DropReason::Unsolicited`]
+    /// if the flow is gone, or an ICMP query answers or asks the wrong way round.
     pub fn pass(
         &mut self,
         now: Instant,
@@ -59,23 +123,46 @@ impl Nat {
         direction: Direction,
         transport: &Transport,
     ) -> Result<Passage, DropReason> {
-        let _ = (now, id, direction, transport);
-        Err(DropReason::Unsolicited)
-    }
-
-    /// Opens a flow for a packet of a client that belongs to none, and takes it through.
-    ///
-    /// # Errors
-    /// [`DropReason::InvalidTcp`] for a segment that opens no connection,
-    /// [`DropReason::Untranslatable`] for what is neither TCP, UDP nor an ICMP request,
-    /// [`DropReason::QuotaExceeded`], [`DropReason::PortsExhausted`], [`DropReason::FlowTableFull`].
-    pub fn open(
-        &mut self,
-        now: Instant,
-        new: &NewFlow<'_>,
-    ) -> Result<(FlowId, Passage), DropReason> {
-        let _ = (now, new);
-        Err(DropReason::FlowTableFull)
+        let second = second(now);
+        let flow = self.flows.get_mut(id.index).filter(|flow| flow.generation == id.generation);
+        let flow = flow.ok_or(DropReason::Unsolicited)?;
+        if second >= flow.deadline(&self.timeouts) {
+            return Err(DropReason::Unsolicited);
+        }
+        let side = flow.side(direction);
+        let passed = match (flow.proto, transport) {
+            (Proto::Tcp, Transport::Tcp(segment)) => {
+                flow.track.pass(flow.state, side, segment).ok_or(DropReason::InvalidTcp)?
+            }
+            (Proto::Udp, Transport::Udp(_)) => flow
+                .state
+                .next(side, Event::Datagram)
+                .map(Passed::Counts)
+                .ok_or(DropReason::Unsolicited)?,
+            (Proto::Icmp | Proto::Icmpv6, Transport::IcmpQuery(query))
+                if query.is_reply == (side == crate::state::Side::Other) =>
+            {
+                flow.state
+                    .next(side, Event::Datagram)
+                    .map(Passed::Counts)
+                    .ok_or(DropReason::Unsolicited)?
+            }
+            _ => return Err(DropReason::Unsolicited),
+        };
+        if let Passed::Counts(next) = passed {
+            let moved = next != flow.state;
+            // Only the inside keeps a mapping alive (RFC 4787 REQ-6, RFC 7857 section 7). A TCP
+            // state starts its own time, whoever brought it about.
+            if direction == Direction::Out || moved && flow.proto == Proto::Tcp {
+                flow.seen = second;
+            }
+            if moved {
+                let class = (flow.state.class(), next.class());
+                flow.state = next;
+                self.requeue(id.index, class.0 != class.1);
+            }
+        }
+        self.passage(id.index, direction).ok_or(DropReason::Unsolicited)
     }
 
     /// Takes an ICMP error from `source` that travels in `direction` to the sender of the packet it
@@ -91,45 +178,159 @@ impl Nat {
         source: IpAddr,
         quote: &Quote,
     ) -> Result<ErrorPassage, DropReason> {
-        let _ = (now, direction, source, quote);
-        Err(DropReason::UnrelatedIcmp)
+        self.error_passage(now, direction, source, quote).ok_or(DropReason::UnrelatedIcmp)
+    }
+
+    fn error_passage(
+        &self,
+        now: Instant,
+        direction: Direction,
+        source: IpAddr,
+        quote: &Quote,
+    ) -> Option<ErrorPassage> {
+        // Its answer would travel as the error does.
+        let answer = quote.tuple.reversed();
+        let id = self.live(now, self.find(self.hash(&answer), direction, &answer)?)?;
+        let flow = self.flows.get(id.index)?;
+        let sender = flow.side(direction.reversed());
+        if quote.tcp_seq.is_some_and(|seq| !flow.track.in_flight(sender, seq)) {
+            return None;
+        }
+        let Passage { client, tuple, change } = self.passage(id.index, direction)?;
+        // What the quoted packet is to its sender is the reverse of what its answer would become.
+        let quoted = wire::Translation { src: change.dst, dst: change.src };
+        let src = match direction {
+            // The client must not see the remote but under the name it asked for (REQ-4).
+            Direction::In => change.src.filter(|_| source == flow.remote),
+            // Nor the world any address of the inside (REQ-5).
+            Direction::Out => change.src,
+        };
+        let outer = wire::Translation { src, dst: Some((tuple.dst, 0)) };
+        Some(ErrorPassage { client, to: tuple.dst, outer, quoted })
     }
 
     /// What is known of a flow.
     #[must_use]
     pub fn facts(&self, id: FlowId) -> Option<Facts> {
-        let _ = id;
-        None
+        let flow = self.get(id)?;
+        Some(Facts {
+            client: self.clients.get(flow.owner)?.client,
+            asked: flow.inside(self.asked(flow)?),
+            sent: flow.outside(self.externals.addr(flow.external)?),
+            epoch: flow.epoch,
+        })
     }
 
     /// Epoch of the rules that last accepted a flow.
     #[must_use]
     pub fn epoch(&self, id: FlowId) -> Option<u32> {
-        let _ = id;
-        None
+        self.get(id).map(|flow| flow.epoch)
     }
 
     /// Notes that the rules of `epoch` accept a flow.
     pub fn approve(&mut self, id: FlowId, epoch: u32) {
-        let _ = (id, epoch);
+        if let Some(flow) = self.flows.get_mut(id.index).filter(|f| f.generation == id.generation) {
+            flow.epoch = epoch;
+        }
     }
 
-    /// Ends a flow.
-    pub fn close(&mut self, id: FlowId) {
-        let _ = id;
+    /// Keeps an external port for the firewall itself: no flow will ever have it. False if one has
+    /// it already, or it is below 1024.
+    #[must_use]
+    pub fn reserve(&mut self, proto: Proto, port: u16) -> bool {
+        self.ports.of_mut(proto).reserve(port)
     }
 
-    /// Ends all flows of a client that left.
-    pub fn client_gone(&mut self, client: Port) {
-        let _ = client;
+    /// Counters and sizes.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let free = |proto| self.ports.of(proto).free();
+        let ports_free = PerProto {
+            tcp: free(Proto::Tcp),
+            udp: free(Proto::Udp),
+            icmp: free(Proto::Icmp),
+            icmpv6: free(Proto::Icmpv6),
+        };
+        Stats { flows: self.flows.len(), mappings: self.mappings.len(), ports_free, ..self.stats }
     }
 
-    /// Ends all flows.
-    pub fn flush(&mut self) {}
-
-    /// Ends up to `most` flows whose time is over; says when to call again.
-    pub fn tick(&mut self, now: Instant, most: usize) -> Option<Instant> {
-        let _ = (now, most);
-        None
+    /// What a client holds; `None` if it never opened a flow.
+    #[must_use]
+    pub fn holding(&self, client: Port) -> Option<Holding> {
+        self.clients.get(client.slot.0).filter(|holding| holding.client == client).copied()
     }
+
+    /// What each client may hold now.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        self.clients.share()
+    }
+
+    pub(crate) fn find(&self, hash: Hash, direction: Direction, tuple: &Tuple) -> Option<u32> {
+        let same = |entry: &Entry| {
+            entry.direction() == direction
+                && self.flows.get(entry.index()).is_some_and(|flow| match direction {
+                    Direction::Out => self.is_inside(flow, tuple),
+                    Direction::In => self.is_outside(flow, tuple),
+                })
+        };
+        self.index.find(hash.0, same).map(|entry| entry.index())
+    }
+
+    fn is_inside(&self, flow: &Flow, tuple: &Tuple) -> bool {
+        (flow.proto, flow.client, flow.client_port) == (tuple.proto, tuple.src, tuple.sport)
+            && self.asked(flow) == Some(Endpoint { addr: tuple.dst, port: tuple.dport })
+    }
+
+    fn is_outside(&self, flow: &Flow, tuple: &Tuple) -> bool {
+        (flow.proto, flow.external_port) == (tuple.proto, tuple.dport)
+            && (flow.remote, flow.remote_port) == (tuple.src, tuple.sport)
+            && self.externals.addr(flow.external) == Some(tuple.dst)
+    }
+
+    /// The remote as its client knows it.
+    pub(crate) fn asked(&self, flow: &Flow) -> Option<Endpoint> {
+        match flow.origin {
+            Origin::Client => Some(flow.remote()),
+            Origin::Redirected => self.mappings.get(flow.mapping).map(|mapping| mapping.endpoint),
+        }
+    }
+
+    /// The new tuple of a packet of a flow.
+    pub(crate) fn passage(&self, index: u32, direction: Direction) -> Option<Passage> {
+        let flow = self.flows.get(index)?;
+        let client = self.clients.get(flow.owner)?.client;
+        let far_end =
+            |end: Endpoint| (flow.origin == Origin::Redirected).then_some((end.addr, end.port));
+        Some(match direction {
+            Direction::Out => {
+                let tuple = flow.outside(self.externals.addr(flow.external)?);
+                let src = Some((tuple.src, tuple.sport));
+                let change = wire::Translation { src, dst: far_end(flow.remote()) };
+                Passage { client, tuple, change }
+            }
+            Direction::In => {
+                let asked = self.asked(flow)?;
+                let tuple = flow.inside(asked).reversed();
+                let dst = Some((tuple.dst, tuple.dport));
+                let change = wire::Translation { src: far_end(asked), dst };
+                Passage { client, tuple, change }
+            }
+        })
+    }
+
+    fn live(&self, now: Instant, index: u32) -> Option<FlowId> {
+        let flow = self.flows.get(index)?;
+        let live = second(now) < flow.deadline(&self.timeouts);
+        live.then_some(FlowId { index, generation: flow.generation })
+    }
+
+    pub(crate) fn get(&self, id: FlowId) -> Option<&Flow> {
+        self.flows.get(id.index).filter(|flow| flow.generation == id.generation)
+    }
+}
+
+/// The second an instant lies in.
+pub(crate) fn second(now: Instant) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
 }

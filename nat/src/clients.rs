@@ -1,0 +1,159 @@
+//! Who has flows, how many, and what is each one's share.
+//!
+//! In: ports of clients. Out: their counts, and lists of their flows by how readily they are given
+//! up. Never: a share that depends on what another client does, only on how many there are.
+
+use crate::flow::{ByOwner, Flow};
+use crate::lists::Lists;
+use crate::ports;
+use crate::slab::Slab;
+use crate::state::Class;
+use alloc::boxed::Box;
+use alloc::vec;
+use wire::{Port, Proto};
+
+/// Into so many shares the tables are cut at least, so that the first clients do not take all.
+const SHARES_MIN: u32 = 4;
+
+/// One value for each protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerProto<T> {
+    /// For TCP.
+    pub tcp: T,
+    /// For UDP.
+    pub udp: T,
+    /// For ICMP queries.
+    pub icmp: T,
+    /// For ICMPv6 queries.
+    pub icmpv6: T,
+}
+
+impl<T> PerProto<T> {
+    /// The value for a protocol.
+    pub const fn of(&self, proto: Proto) -> &T {
+        match proto {
+            Proto::Tcp => &self.tcp,
+            Proto::Udp => &self.udp,
+            Proto::Icmp => &self.icmp,
+            Proto::Icmpv6 => &self.icmpv6,
+        }
+    }
+
+    /// The value for a protocol, to be changed.
+    pub const fn of_mut(&mut self, proto: Proto) -> &mut T {
+        match proto {
+            Proto::Tcp => &mut self.tcp,
+            Proto::Udp => &mut self.udp,
+            Proto::Icmp => &mut self.icmp,
+            Proto::Icmpv6 => &mut self.icmpv6,
+        }
+    }
+}
+
+/// What a client holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Who.
+    pub client: Port,
+    /// Flows.
+    pub flows: u32,
+    /// External ports.
+    pub ports: PerProto<u32>,
+}
+
+/// What each client may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Flows.
+    pub flows: u32,
+    /// External ports of each protocol.
+    pub ports: u32,
+}
+
+impl Share {
+    /// Whether this is more than the share.
+    pub(crate) fn is_exceeded_by(&self, holding: &Holding, proto: Option<Proto>) -> bool {
+        match proto {
+            Some(proto) => *holding.ports.of(proto) > self.ports,
+            None => holding.flows > self.flows,
+        }
+    }
+}
+
+/// All clients, by slot.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    slots: Box<[Option<Holding>]>,
+    /// Two for each slot, see [`list`].
+    lists: Lists,
+    present: u32,
+    capacity: u32,
+}
+
+/// Bytes for each slot.
+pub(crate) const BYTES: usize = size_of::<Option<Holding>>() + 2 * Lists::BYTES;
+
+const fn list(slot: u16, class: Class) -> u32 {
+    slot as u32 * 2 + matches!(class, Class::Settled) as u32
+}
+
+impl Clients {
+    /// Nobody, in so many slots, who will share `capacity` flows.
+    pub(crate) fn new(slots: u16, capacity: u32) -> Self {
+        let lists = Lists::new(u32::from(slots) * 2);
+        Self { slots: vec![None; slots.into()].into_boxed_slice(), lists, present: 0, capacity }
+    }
+
+    /// What each may hold now. Shares shrink by halves, when as many have come again.
+    pub(crate) fn share(&self) -> Share {
+        let shares = self.present.next_power_of_two().max(SHARES_MIN);
+        Share { flows: (self.capacity / shares).max(1), ports: (ports::COUNT / shares).max(1) }
+    }
+
+    /// Lets a client in. False if it has no slot, or another is still in it.
+    pub(crate) fn admit(&mut self, client: Port) -> bool {
+        let Some(slot) = self.slots.get_mut(client.index()) else { return false };
+        if slot.is_none() {
+            *slot = Some(Holding { client, flows: 0, ports: PerProto::default() });
+            self.present += 1;
+        }
+        slot.is_some_and(|holding| holding.client == client)
+    }
+
+    /// Lets a client out, who has no flows any more.
+    pub(crate) fn dismiss(&mut self, slot: u16) {
+        let slot = self.slots.get_mut(usize::from(slot)).and_then(Option::take);
+        self.present -= u32::from(slot.is_some());
+    }
+
+    pub(crate) fn get(&self, slot: u16) -> Option<&Holding> {
+        self.slots.get(usize::from(slot))?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u16) -> Option<&mut Holding> {
+        self.slots.get_mut(usize::from(slot))?.as_mut()
+    }
+
+    /// The client that is furthest over its share.
+    pub(crate) fn greediest(&self, proto: Option<Proto>) -> Option<u16> {
+        let share = self.share();
+        let held = |holding: &Holding| proto.map_or(holding.flows, |p| *holding.ports.of(p));
+        let over = self.slots.iter().flatten().filter(|h| share.is_exceeded_by(h, proto));
+        over.max_by_key(|holding| held(holding)).map(|holding| holding.client.slot.0)
+    }
+
+    /// Puts a flow at the end of its owner's list.
+    pub(crate) fn enlist(&mut self, flows: &mut Slab<Flow>, slot: u16, class: Class, index: u32) {
+        self.lists.push(&mut ByOwner(flows), list(slot, class), index);
+    }
+
+    /// Takes a flow out of its owner's list.
+    pub(crate) fn unlist(&mut self, flows: &mut Slab<Flow>, index: u32) {
+        self.lists.unlink(&mut ByOwner(flows), index);
+    }
+
+    /// The flow that has been longest at its place in a client's list.
+    pub(crate) fn first(&self, slot: u16, class: Class) -> Option<u32> {
+        self.lists.first(list(slot, class))
+    }
+}

@@ -1,0 +1,234 @@
+//! The end of flows, and the room it makes.
+//!
+//! In: the time, and who needs room. Out: flows ended, in this order: those whose time is over; of
+//! the client that is over its share, the half-open ones, then the idle ones; and only if all are
+//! within their shares and there still is no room, every one. Never: unbounded work, but for the
+//! last step.
+
+use crate::mappings::{Mapping, Use};
+use crate::nat::{Entry, Nat, second};
+use crate::state::Class;
+use crate::{Direction, FlowId, Hash};
+use wire::{DropReason, Instant, Port, Proto};
+
+/// A client at its share may lose flows of its own that it has not used for so many seconds.
+const IDLE: u32 = 60;
+
+/// Flows that are compared to find the one to lose.
+const SAMPLE: usize = 16;
+
+/// Flows that may be lost to make room for one: a port can be shared by several.
+const LOSSES: usize = 32;
+
+/// Flows ended because their time is over, before any other is.
+const DUE: usize = 64;
+
+impl Nat {
+    /// Looks at up to `most` flows whose time may be over. Returns when to call again, at the
+    /// latest: `now` if there is more to do. Flows that are over are treated as gone even before.
+    pub fn tick(&mut self, now: Instant, most: usize) -> Option<Instant> {
+        let second = second(now);
+        for _ in 0..most {
+            let Some(index) = self.wheel.pop(&mut self.flows, second) else { break };
+            let Some(flow) = self.flows.get(index) else { continue };
+            let deadline = flow.deadline(&self.timeouts);
+            if deadline <= second {
+                self.end(now, index);
+                self.stats.expired += 1;
+            } else {
+                self.wheel.queue(&mut self.flows, index, deadline);
+            }
+        }
+        let next = self.wheel.next_occupied()?;
+        Some(Instant::from_secs(next.into()).max(now))
+    }
+
+    /// Ends a flow.
+    pub fn close(&mut self, now: Instant, id: FlowId) {
+        if self.get(id).is_some() {
+            self.end(now, id.index);
+        }
+    }
+
+    /// Ends all flows of a client that left.
+    pub fn client_gone(&mut self, now: Instant, client: Port) {
+        if self.holding(client).is_none() {
+            return;
+        }
+        for class in [Class::Loose, Class::Settled] {
+            while let Some(index) = self.clients.first(client.slot.0, class) {
+                self.end(now, index);
+            }
+        }
+        self.clients.dismiss(client.slot.0);
+    }
+
+    /// Ends all flows of all clients. Reserved ports and counters stay.
+    pub fn flush(&mut self, now: Instant) {
+        for index in 0..self.flows.capacity() {
+            self.end(now, index);
+        }
+    }
+
+    /// Sees to it that this client can have one more flow, and one more port if `port` names a
+    /// protocol.
+    pub(crate) fn make_room(
+        &mut self,
+        now: Instant,
+        owner: u16,
+        port: Option<Proto>,
+    ) -> Result<(), DropReason> {
+        if self.is_within_share(owner, port) && self.has_room(port) {
+            return Ok(());
+        }
+        self.tick(now, DUE);
+        let within =
+            self.lose_until(now, owner, IDLE, port, |nat| nat.is_within_share(owner, port));
+        if !within {
+            return Err(DropReason::QuotaExceeded);
+        }
+        if self.has_room(port) {
+            return Ok(());
+        }
+        let wanted = port.filter(|proto| self.ports.of(*proto).free() == 0);
+        if let Some(greedy) = self.clients.greediest(wanted) {
+            if self.lose_until(now, greedy, 0, wanted, |nat| nat.has_room(port)) {
+                return Ok(());
+            }
+        } else {
+            self.flush(now);
+            self.stats.flushes += 1;
+        }
+        match wanted {
+            _ if self.has_room(port) => Ok(()),
+            Some(_) => Err(DropReason::PortsExhausted),
+            None => Err(DropReason::FlowTableFull),
+        }
+    }
+
+    fn is_within_share(&self, owner: u16, port: Option<Proto>) -> bool {
+        let share = self.clients.share();
+        self.clients.get(owner).is_some_and(|holding| {
+            holding.flows < share.flows
+                && port.is_none_or(|proto| *holding.ports.of(proto) < share.ports)
+        })
+    }
+
+    fn has_room(&self, port: Option<Proto>) -> bool {
+        self.flows.len() < self.flows.capacity()
+            && self.mappings.len() < self.mappings.capacity()
+            && port.is_none_or(|proto| self.ports.of(proto).free() > 0)
+    }
+
+    /// Ends flows of one client until there is enough: half-open ones first, then those not used
+    /// for `idle` seconds. Only a flow of the protocol `port` can free a port.
+    fn lose_until(
+        &mut self,
+        now: Instant,
+        owner: u16,
+        idle: u32,
+        port: Option<Proto>,
+        enough: impl Fn(&Self) -> bool,
+    ) -> bool {
+        for _ in 0..LOSSES {
+            if enough(self) {
+                return true;
+            }
+            if self.lose(now, owner, Class::Loose, 0, port) {
+                self.stats.lost_half_open += 1;
+            } else if self.lose(now, owner, Class::Settled, idle, port) {
+                self.stats.lost_idle += 1;
+            } else {
+                return false;
+            }
+        }
+        enough(self)
+    }
+
+    /// Ends the flow that was not used for longest, out of a sample of one client's. The sample goes
+    /// to the end of the list, so that the next one is another.
+    fn lose(
+        &mut self,
+        now: Instant,
+        owner: u16,
+        class: Class,
+        idle: u32,
+        port: Option<Proto>,
+    ) -> bool {
+        let oldest = second(now).saturating_sub(idle);
+        let mut victim = None;
+        let mut start = None;
+        for _ in 0..SAMPLE {
+            let Some(index) = self.clients.first(owner, class) else { break };
+            if *start.get_or_insert(index) == index && victim.is_some() {
+                break;
+            }
+            self.clients.unlist(&mut self.flows, index);
+            self.clients.enlist(&mut self.flows, owner, class, index);
+            let Some(flow) = self.flows.get(index) else { break };
+            let fits = flow.seen <= oldest && port.is_none_or(|proto| proto == flow.proto);
+            if fits && victim.is_none_or(|(seen, _)| flow.seen < seen) {
+                victim = Some((flow.seen, index));
+            }
+        }
+        if let Some((_, index)) = victim {
+            self.end(now, index);
+        }
+        victim.is_some()
+    }
+
+    /// Queues a flow anew after its state changed, in its owner's lists too if its class did.
+    pub(crate) fn requeue(&mut self, index: u32, class_changed: bool) {
+        let Some(flow) = self.flows.get(index) else { return };
+        let (deadline, owner) = (flow.deadline(&self.timeouts), flow.owner);
+        let class = flow.state.class();
+        self.wheel.unlink(&mut self.flows, index);
+        self.wheel.queue(&mut self.flows, index, deadline);
+        if class_changed {
+            self.clients.unlist(&mut self.flows, index);
+            self.clients.enlist(&mut self.flows, owner, class, index);
+        }
+    }
+
+    /// Takes a flow out of all tables at once, and its mapping if it was the last to use it.
+    pub(crate) fn end(&mut self, now: Instant, index: u32) {
+        if self.flows.get(index).is_none() {
+            return;
+        }
+        for direction in [Direction::Out, Direction::In] {
+            let Some(hash) = self.hash_of(index, direction) else { continue };
+            let entry = Entry::new(index, direction);
+            if let Ok(found) = self.index.find_entry(hash.0, |other| *other == entry) {
+                found.remove();
+            }
+        }
+        self.wheel.unlink(&mut self.flows, index);
+        self.clients.unlist(&mut self.flows, index);
+        let Some(flow) = self.flows.remove(index) else { return };
+        if let Some(client) = self.clients.get_mut(flow.owner) {
+            client.flows = client.flows.saturating_sub(1);
+        }
+        let Some(mapping) = self.mappings.release(&self.hasher, flow.mapping) else { return };
+        let Mapping { proto, port, external, owner, usage: Use::Socket | Use::Redirected, .. } =
+            mapping;
+        self.ports.of_mut(proto).release(port);
+        self.externals.release(external);
+        if let Some(client) = self.clients.get_mut(owner) {
+            let ports = client.ports.of_mut(proto);
+            *ports = ports.saturating_sub(1);
+        }
+        if proto == Proto::Tcp {
+            let remote = self.hasher.endpoint(proto, flow.remote());
+            self.quarantine.hold(port, remote, second(now));
+        }
+    }
+
+    /// Hash of the tuple that packets of this direction arrive with.
+    pub(crate) fn hash_of(&self, index: u32, direction: Direction) -> Option<Hash> {
+        let flow = self.flows.get(index)?;
+        Some(self.hasher.tuple(&match direction {
+            Direction::Out => flow.inside(self.asked(flow)?),
+            Direction::In => flow.outside(self.externals.addr(flow.external)?).reversed(),
+        }))
+    }
+}

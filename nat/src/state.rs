@@ -1,0 +1,289 @@
+//! What a flow has been through: one small table for TCP, UDP and ICMP.
+//!
+//! In: a state, who sent, what was sent. Out: the next state, or that it fits none. Never: a look
+//! at sequence numbers; what comes here has been found to belong to the connection.
+//!
+//! The TCP part follows RFC 6146 section 3.5.2, which RFC 7857 section 2 makes the rule for all
+//! NATs, with the opening taken apart further. Sides are those of the connection, not of the
+//! network: the table does not care which of them is the client.
+
+use crate::Timeouts;
+use core::time::Duration;
+
+/// Who sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The one who sent the first packet of the flow.
+    Opener,
+    /// The one it was sent to.
+    Other,
+}
+
+impl Side {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 2] = [Self::Opener, Self::Other];
+}
+
+/// What a packet means to the state of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A UDP datagram or ICMP query message.
+    Datagram,
+    /// SYN without ACK.
+    Syn,
+    /// SYN with ACK.
+    SynAck,
+    /// Data or an acknowledgement.
+    Ack,
+    /// An acknowledgement after which neither side waits for another.
+    LastAck,
+    /// FIN.
+    Fin,
+    /// RST with exactly the sequence number its receiver waits for.
+    Rst,
+}
+
+impl Event {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Datagram, Self::Syn, Self::SynAck, Self::Ack, Self::LastAck, Self::Fin, Self::Rst];
+}
+
+/// What a flow has been through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// UDP, ICMP: nobody has answered yet.
+    Unanswered,
+    /// UDP, ICMP: somebody has.
+    Answered,
+    /// The opener sent SYN.
+    SynSent,
+    /// Both sent SYN without having seen the other's (simultaneous open).
+    SynCrossed,
+    /// SYN was answered with SYN and ACK.
+    SynReceived,
+    /// Both directions are open.
+    Established,
+    /// The opener sent FIN.
+    OpenerFin,
+    /// The other side sent FIN.
+    OtherFin,
+    /// Both sent FIN.
+    Closing,
+    /// Both FINs were acknowledged, or the connection was refused: nothing is on its way but
+    /// repetitions.
+    Closed,
+    /// RST was seen. Perhaps it never arrives: data will tell (RFC 7857 section 2).
+    Reset,
+}
+
+/// How readily a flow is given up when its client needs room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Half open, unanswered, or as good as over.
+    Loose,
+    /// In use.
+    Settled,
+}
+
+impl State {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Unanswered,
+        Self::Answered,
+        Self::SynSent,
+        Self::SynCrossed,
+        Self::SynReceived,
+        Self::Established,
+        Self::OpenerFin,
+        Self::OtherFin,
+        Self::Closing,
+        Self::Closed,
+        Self::Reset,
+    ];
+
+    /// The state after `event` from `side`; `None` if that cannot happen in this one.
+    pub(crate) const fn next(self, side: Side, event: Event) -> Option<Self> {
+        use {Event as E, Side as W, State as S};
+        Some(match (self, side, event) {
+            (S::Unanswered, W::Opener, E::Datagram) => S::Unanswered,
+            (S::Unanswered | S::Answered, _, E::Datagram) => S::Answered,
+
+            (S::SynSent, W::Opener, E::Syn) => S::SynSent,
+            (S::SynSent, W::Other, E::Syn) => S::SynCrossed,
+            (S::SynSent, W::Other, E::SynAck) => S::SynReceived,
+
+            (S::SynCrossed, _, E::Syn | E::SynAck) => S::SynCrossed,
+            (S::SynCrossed, _, E::Ack | E::LastAck) => S::Established,
+
+            (S::SynReceived, W::Opener, E::Syn) => S::SynReceived,
+            (S::SynReceived, W::Other, E::SynAck | E::Ack | E::LastAck) => S::SynReceived,
+            (S::SynReceived, W::Opener, E::Ack | E::LastAck) => S::Established,
+
+            (S::SynSent | S::SynCrossed | S::SynReceived, _, E::Rst) => S::Closed,
+
+            // Anything but RST that is in the window shows that both ends are still there.
+            (S::Established | S::Reset, _, E::SynAck | E::Ack | E::LastAck) => S::Established,
+            (
+                S::SynCrossed | S::SynReceived | S::Established | S::Reset | S::OpenerFin,
+                W::Opener,
+                E::Fin,
+            ) => S::OpenerFin,
+            (
+                S::SynCrossed | S::SynReceived | S::Established | S::Reset | S::OtherFin,
+                W::Other,
+                E::Fin,
+            ) => S::OtherFin,
+            (S::OpenerFin, _, E::SynAck | E::Ack | E::LastAck) => S::OpenerFin,
+            (S::OtherFin, _, E::SynAck | E::Ack | E::LastAck) => S::OtherFin,
+
+            (S::OpenerFin, W::Other, E::Fin) | (S::OtherFin, W::Opener, E::Fin) => S::Closing,
+            (S::Closing, _, E::SynAck | E::Ack | E::Fin) => S::Closing,
+            (S::Closing, _, E::LastAck) => S::Closed,
+            (S::Closed, _, E::SynAck | E::Ack | E::LastAck | E::Fin | E::Rst) => S::Closed,
+            (S::Established | S::OpenerFin | S::OtherFin | S::Closing | S::Reset, _, E::Rst) => {
+                S::Reset
+            }
+
+            // The same two endpoints, a new connection.
+            (S::Closed | S::Reset, W::Opener, E::Syn) => S::SynSent,
+
+            _ => return None,
+        })
+    }
+
+    /// How long a flow in this state outlives its last packet. `dns` is for UDP to port 53, `icmp`
+    /// for ICMP queries.
+    pub(crate) const fn timeout(self, timeouts: &Timeouts, kind: Kind) -> Duration {
+        match self {
+            Self::Unanswered | Self::Answered => match kind {
+                Kind::Icmp => timeouts.icmp,
+                Kind::Dns => timeouts.dns,
+                Kind::Plain => timeouts.udp,
+            },
+            Self::Established | Self::OpenerFin | Self::OtherFin => timeouts.tcp_established,
+            Self::SynSent | Self::SynCrossed | Self::SynReceived | Self::Closing | Self::Reset => {
+                timeouts.tcp_transitory
+            }
+            Self::Closed => timeouts.tcp_closed,
+        }
+    }
+
+    /// How readily the flow is given up.
+    pub(crate) const fn class(self) -> Class {
+        match self {
+            Self::Answered | Self::Established | Self::OpenerFin | Self::OtherFin => Class::Settled,
+            Self::Unanswered
+            | Self::SynSent
+            | Self::SynCrossed
+            | Self::SynReceived
+            | Self::Closing
+            | Self::Closed
+            | Self::Reset => Class::Loose,
+        }
+    }
+}
+
+/// What matters about a datagram flow for its timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An ICMP query.
+    Icmp,
+    /// UDP to port 53.
+    Dns,
+    /// Anything else.
+    Plain,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn after(start: State, events: &[(Side, Event)]) -> Option<State> {
+        events.iter().try_fold(start, |state, (side, event)| state.next(*side, *event))
+    }
+
+    use Event::{Ack, Datagram, Fin, LastAck, Rst, Syn, SynAck};
+    use Side::{Opener, Other};
+
+    /// Every pair of states, sides and events stands here by number, so that no cell of the table
+    /// changes unseen: a row for each state, opener's events first; `-` is a drop.
+    #[test]
+    fn the_whole_table() {
+        let letter = |state: Option<State>| match state {
+            None => '-',
+            Some(State::Unanswered) => 'u',
+            Some(State::Answered) => 'a',
+            Some(State::SynSent) => 's',
+            Some(State::SynCrossed) => 'x',
+            Some(State::SynReceived) => 'r',
+            Some(State::Established) => 'E',
+            Some(State::OpenerFin) => 'p',
+            Some(State::OtherFin) => 'q',
+            Some(State::Closing) => 'c',
+            Some(State::Closed) => 'Z',
+            Some(State::Reset) => 'R',
+        };
+        // Columns: Datagram Syn SynAck Ack LastAck Fin Rst, from the opener and from the other.
+        let expected = [
+            "u------ a------",
+            "a------ a------",
+            "-s----Z -xr---Z",
+            "-xxEEpZ -xxEEqZ",
+            "-r-EEpZ --rrrqZ",
+            "--EEEpR --EEEqR",
+            "--ppppR --pppcR",
+            "--qqqcR --qqqqR",
+            "--ccZcR --ccZcR",
+            "-sZZZZZ --ZZZZZ",
+            "-sEEEpR --EEEqR",
+        ];
+        for (state, expected) in State::ALL.into_iter().zip(expected) {
+            let row: Vec<std::string::String> = Side::ALL
+                .iter()
+                .map(|side| Event::ALL.iter().map(|e| letter(state.next(*side, *e))).collect())
+                .collect();
+            assert_eq!(row.join(" "), expected, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn n14_every_legal_opening_is_followed() {
+        let plain = [(Opener, Syn), (Other, SynAck), (Opener, Ack)];
+        let crossed = [(Other, Syn), (Opener, SynAck), (Other, SynAck), (Opener, Ack)];
+        let repeated = [(Opener, Syn), (Other, SynAck), (Opener, Syn), (Other, SynAck)];
+        assert_eq!(after(State::SynSent, &plain), Some(State::Established));
+        assert_eq!(after(State::SynSent, &crossed), Some(State::Established));
+        assert_eq!(after(State::SynSent, &repeated), Some(State::SynReceived));
+    }
+
+    #[test]
+    fn n14_every_legal_closing_is_followed() {
+        let (from, to) = (State::Established, Some(State::Closed));
+        assert_eq!(
+            after(from, &[(Opener, Fin), (Other, Ack), (Other, Fin), (Opener, LastAck)]),
+            to
+        );
+        assert_eq!(after(from, &[(Other, Fin), (Opener, Fin), (Other, LastAck)]), to);
+        assert_eq!(
+            after(from, &[(Opener, Fin), (Other, Fin), (Opener, Ack), (Other, LastAck)]),
+            to
+        );
+    }
+
+    #[test]
+    fn n17_a_reset_connection_lives_again_when_data_flows() {
+        assert_eq!(after(State::Established, &[(Other, Rst)]), Some(State::Reset));
+        assert_eq!(after(State::Reset, &[(Opener, Ack)]), Some(State::Established));
+    }
+
+    #[test]
+    fn only_a_datagram_or_a_syn_opens() {
+        for event in Event::ALL {
+            let starts = State::Closed.next(Opener, event) == Some(State::SynSent);
+            assert_eq!(starts, event == Syn);
+            assert_eq!(State::Unanswered.next(Opener, event).is_some(), event == Datagram);
+        }
+    }
+}
