@@ -1,2 +1,124 @@
-//! .
-fn main() {}
+//! The agent: started by the init of dom0 and of every Linux guest of the rig.
+//!
+//! In: orders as JSON lines on a serial line (dom0) or on the console (guests), or a role on the
+//! command line (`serve …`, `ask …`). Out: replies, or what the role prints.
+//! It never decides anything about a test: it does one thing and reports.
+
+#![forbid(unsafe_code)]
+
+mod desk;
+mod net;
+mod relay;
+mod run;
+mod store;
+mod wait;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::fs::OpenOptions;
+use std::io::{self, BufReader};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Parser)]
+#[command(about = "Hands of the rig inside dom0 and the guests")]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Take orders over a serial line, hand on those for other domains
+    Dom0 {
+        /// Serial line to the host
+        #[arg(long, default_value = "/dev/ttyS1")]
+        line: String,
+    },
+    /// Take orders on standard input (the guest's console)
+    Guest,
+    /// Be a server until killed
+    Serve {
+        /// What to serve
+        what: Server,
+        /// Address and port to listen on
+        address: SocketAddr,
+    },
+    /// Be a client once and print what came of it as JSON
+    Ask {
+        /// Longest wait for one thing, in milliseconds
+        #[arg(long, default_value_t = 10_000)]
+        patience: u64,
+        #[command(subcommand)]
+        what: Question,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Server {
+    UdpEcho,
+    TcpEcho,
+    Http,
+    Dns,
+}
+
+#[derive(Subcommand)]
+enum Question {
+    /// Does a TCP connection open?
+    Connect { to: SocketAddr },
+    /// Do datagrams come back?
+    Udp { to: SocketAddr, count: u32, size: usize },
+    /// Does a document arrive?
+    Http { to: SocketAddr, size: u64 },
+    /// Do A and AAAA answers arrive on one socket?
+    Dns {
+        resolver: SocketAddr,
+        name: String,
+        #[arg(long)]
+        tcp: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().role {
+        Role::Dom0 { line } => dom0(&line),
+        Role::Guest => desk::serve(BufReader::new(io::stdin()), io::stdout(), None),
+        Role::Serve { what, address } => match what {
+            Server::UdpEcho => net::echo::serve_udp(address),
+            Server::TcpEcho => net::echo::serve_tcp(address),
+            Server::Http => net::http::serve(address),
+            Server::Dns => net::dns::serve(address),
+        },
+        Role::Ask { patience, what } => ask(what, Duration::from_millis(patience)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("agent: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ask(what: Question, patience: Duration) -> io::Result<()> {
+    let answer = match what {
+        Question::Connect { to } => serde_json::to_string(&net::connect(to, patience)),
+        Question::Udp { to, count, size } => {
+            serde_json::to_string(&net::echo::ask_udp(to, count, size, patience)?)
+        }
+        Question::Http { to, size } => {
+            serde_json::to_string(&net::http::fetch(to, size, patience)?)
+        }
+        Question::Dns { resolver, name, tcp } => {
+            serde_json::to_string(&net::dns::ask(resolver, &name, tcp, patience)?)
+        }
+    };
+    println!("{}", answer?);
+    Ok(())
+}
+
+fn dom0(line: &str) -> io::Result<()> {
+    let reader = OpenOptions::new().read(true).open(line)?;
+    let writer = OpenOptions::new().write(true).open(line)?;
+    desk::serve(BufReader::new(reader), writer, Some(relay::Relay::default()))
+}

@@ -1,0 +1,144 @@
+//! The emulated machine: QEMU with Xen and dom0, and the serial line to dom0's agent.
+//!
+//! In: images and a memory size. Out: a [`Machine`] whose agent has greeted. Has no network
+//! at all. Dropping it ends QEMU, by its own process id.
+
+use crate::error::{Context as _, Error, Result};
+use crate::host::Layout;
+use crate::image::{self, Images};
+use crate::link::Link;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Emulated memory in MiB: dom0 has [`DOM0_MIB`], the rest is for guests.
+const MACHINE_MIB: u32 = 3000;
+const DOM0_MIB: u32 = 768;
+/// dom0 answers about 10 s after power on; a busy host may need several times that.
+const BOOT: Duration = Duration::from_secs(300);
+
+/// How the machine is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Give dom0's console a shell, and leave the machine running when dropped.
+    pub keep: bool,
+    /// Files for dom0: path there, path here.
+    pub files: Vec<(String, PathBuf)>,
+}
+
+/// A running machine.
+pub struct Machine {
+    qemu: Child,
+    link: Link,
+    directory: PathBuf,
+    keep: bool,
+}
+
+impl Machine {
+    /// Starts QEMU and waits until dom0's agent greets.
+    ///
+    /// # Errors
+    /// When QEMU does not start or dom0 does not answer; carries the console's last lines.
+    pub(crate) fn start(layout: &Layout, images: &Images, options: &Options) -> Result<Self> {
+        let directory = layout.cache().join(format!("run-{}", std::process::id()));
+        fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
+        let initramfs = directory.join("dom0.cpio");
+        let mut archive = fs::read(&images.dom0).map_err(Error::file(&images.dom0))?;
+        archive.extend(image::overlay(&options.files)?);
+        fs::write(&initramfs, archive).map_err(Error::file(&initramfs))?;
+
+        let log = File::create(directory.join("qemu.log"))?;
+        let mut qemu = Command::new("qemu-system-x86_64")
+            .args(arguments(images, options.keep))
+            .current_dir(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .context("qemu-system-x86_64")?;
+        let link = match (qemu.stdin.take(), qemu.stdout.take()) {
+            (Some(to), Some(from)) => Link::new(to, from),
+            _ => return Err(Error::new("QEMU has no standard input or output")),
+        };
+        let machine = Self { qemu, link, directory, keep: options.keep };
+        machine.link.greeting(BOOT).map_err(|e| machine.with_console(&e))?;
+        Ok(machine)
+    }
+
+    /// The line to the agents.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Where this run's logs are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Process id of QEMU.
+    pub fn pid(&self) -> u32 {
+        self.qemu.id()
+    }
+
+    /// The last lines Xen and dom0 wrote to the machine's console.
+    pub fn console_tail(&self, lines: usize) -> String {
+        let bytes = fs::read(self.directory.join("xen.log")).unwrap_or_default();
+        tail(&String::from_utf8_lossy(&bytes), lines)
+    }
+
+    fn with_console(&self, e: &Error) -> Error {
+        let errors = fs::read_to_string(self.directory.join("qemu.log")).unwrap_or_default();
+        Error::new(format!("{e}\n{errors}{}", self.console_tail(25)))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = self.qemu.kill();
+            let _ = self.qemu.wait();
+            let _ = fs::remove_file(self.directory.join("dom0.cpio"));
+        }
+    }
+}
+
+/// QEMU's arguments. Without -smap,-smep a PV dom0 dies at once, without -monitor and cpuidle=0
+/// Xen faults in mwait; EPYC has the SVM that PVH guests need, emulated. Without -avx and eager-fpu
+/// programs in guests crash or compare strings wrongly now and then: the emulator's AVX does not go
+/// together with registers that are switched late.
+fn arguments(images: &Images, keep: bool) -> Vec<String> {
+    let shell = if keep { " tidegate.shell" } else { "" };
+    let kernel = images.kernel.display();
+    let modules = format!("{kernel} console=hvc0 earlyprintk=xen panic=-1 quiet{shell},dom0.cpio");
+    let xen = format!(
+        "console=com1 com1=115200 loglvl=warning guest_loglvl=all cpuidle=0 \
+         spec-ctrl=eager-fpu dom0_mem={DOM0_MIB}M"
+    );
+    let words = [
+        "-accel tcg -cpu EPYC,-smap,-smep,-monitor,-avx,-avx2,-fma,-f16c -smp 2 -no-reboot",
+        "-display none -monitor none -net none",
+        "-chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=xen.log",
+        "-serial chardev:console",
+        "-chardev stdio,id=agent,signal=off -serial chardev:agent",
+    ];
+    let mut arguments: Vec<String> =
+        words.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
+    let kernel = images.xen.display().to_string();
+    for (name, value) in [
+        ("-m", MACHINE_MIB.to_string()),
+        ("-kernel", kernel),
+        ("-initrd", modules),
+        ("-append", xen),
+    ] {
+        arguments.extend([name.to_owned(), value]);
+    }
+    arguments
+}
+
+/// The last lines of a text.
+pub(crate) fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    let from = all.len().saturating_sub(lines);
+    all.into_iter().skip(from).map(|line| format!("    | {}\n", line.trim_end())).collect()
+}
