@@ -17,6 +17,7 @@ mod grants;
 mod hypervisor;
 mod labels;
 mod memory;
+pub mod peer_back;
 pub mod peer_front;
 pub mod toolstack;
 pub mod xenstored;
