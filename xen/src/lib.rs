@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "sim"))]
 extern crate std;
 
+pub mod conformance;
 pub mod console;
 pub mod hypervisor;
 pub mod io;
