@@ -1,0 +1,303 @@
+//! Conformance on the real hypervisor: a kernel that boots as dom0, does to itself what guests do to
+//! each other, says what came of it, and ends the emulator with an exit status.
+//!
+//! In: Xen, and the command line `crash=NAME` for the ends no row can survive. Out: one line for each
+//! row, then the sums. Never: part of the appliance.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod boot;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use boot::{Booted, say};
+use core::arch::asm;
+use core::hint::black_box;
+use core::time::Duration;
+use xen::hypervisor::{
+    Access, CopyEnd, CopyOp, DomId, GrantStatus, Hypervisor, Memory, PAGE_SIZE, Page,
+};
+use xen::raw::{Xen, call};
+
+/// What a row found wrong.
+type Wrong = String;
+
+/// What only the real machine can show; what a guest sees of Xen is in the table of the `xen` crate.
+const MACHINE: [(&str, fn(&mut Xen) -> Result<(), Wrong>); 8] = [
+    ("heap-holds-what-it-is-given", heap),
+    ("time-goes-on-and-polls-end", time),
+    ("wall-clock-is-of-this-age", wall_clock),
+    ("events-loop", events),
+    ("copies-have-their-own-status", copies),
+    ("private-pages-are-contiguous", private),
+    ("memory-functions", memory_functions),
+    ("all-memory-is-usable", all_memory),
+];
+
+fn start(mut booted: Booted) -> ! {
+    say(format_args!(
+        "conformance: {}, {} MiB, {} KiB free, entropy {}, {} rings, command line {:?}",
+        booted.mode,
+        booted.ram >> 20,
+        boot::left() >> 10,
+        booted.entropy,
+        booted.rings.map_or(0, |rings| rings.len()),
+        booted.cmdline,
+    ));
+    if let Some(how) = booted.cmdline.split_whitespace().find_map(|w| w.strip_prefix("crash=")) {
+        crash(how);
+    }
+    let mut failed = 0;
+    for (name, row) in MACHINE {
+        match row(&mut booted.xen) {
+            Ok(()) => say(format_args!("conformance {name}: ok")),
+            Err(wrong) => {
+                failed += 1;
+                say(format_args!("conformance {name}: FAILED {wrong}"));
+            }
+        }
+    }
+    say(format_args!("{} passed, {failed} failed", MACHINE.len() - failed));
+    exit(failed == 0, booted.mode == "PV")
+}
+
+/// The ends that must be readable.
+fn crash(how: &str) {
+    match how {
+        "panic" => {
+            let list: Vec<u8> = Vec::new();
+            // A panic as it would come from a bug.
+            black_box(list.iter().max().map(|_| 1_u8))
+                .ok_or(())
+                .map_or_else(|()| deep_bug(0), drop);
+        }
+        // SAFETY: none: these are meant to fault.
+        "null" => unsafe {
+            core::ptr::null::<u8>().add(8).read_volatile();
+        },
+        // SAFETY: as above.
+        "text" => unsafe { (start as *mut u8).write_volatile(0) },
+        // SAFETY: as above.
+        "run" => unsafe {
+            let code = [0xc3_u8; 16];
+            asm!("call {}", in(reg) black_box(&code).as_ptr());
+        },
+        // SAFETY: as above.
+        "invalid" => unsafe { asm!("ud2") },
+        "stack" => {
+            black_box(eat(1));
+        }
+        "memory" => {
+            let mut all = Vec::new();
+            loop {
+                all.push(alloc::vec![1_u8; 1 << 20]);
+                black_box(&all);
+            }
+        }
+        _ => say(format_args!("conformance: no way to crash is called {how:?}")),
+    }
+}
+
+fn deep_bug(by: usize) {
+    let row = [1_u8, 2, 3];
+    black_box(
+        black_box(&row)
+            .len()
+            .checked_div(by)
+            .map_or_else(|| None::<u8>.map_or_else(missing, |v| v), |_| 0),
+    );
+}
+
+#[allow(clippy::panic, reason = "the point of it")]
+fn missing() -> u8 {
+    panic!("as asked for")
+}
+
+#[allow(unconditional_recursion, reason = "the point of it")]
+fn eat(n: u64) -> u64 {
+    let here = black_box([n; 64]);
+    black_box(eat(n + 1)) + here.iter().sum::<u64>()
+}
+
+/// Ends the emulator: exit status 33 is a pass (isa-debug-exit gives 2n + 1).
+fn exit(pass: bool, pv: bool) -> ! {
+    const PHYSDEV_OP: u32 = 33;
+    const SET_IOPL: u32 = 6;
+    if pv {
+        // SAFETY: PHYSDEVOP_set_iopl takes the level.
+        let _needed = unsafe { call::op::<PHYSDEV_OP, u32>(SET_IOPL, &mut 1) };
+    }
+    let code: u8 = if pass { 0x10 } else { 0x11 };
+    // SAFETY: the port of isa-debug-exit, or of nothing.
+    unsafe { asm!("out dx, al", in("dx") 0xf4_u16, in("al") code, options(nomem, nostack)) };
+    boot::die(format_args!("no isa-debug-exit here"))
+}
+
+fn same<T: PartialEq + core::fmt::Debug>(what: &str, got: T, want: T) -> Result<(), Wrong> {
+    if got == want { Ok(()) } else { Err(format!("{what}: want {want:?}, got {got:?}")) }
+}
+
+fn failed<E: core::fmt::Debug>(what: &str) -> impl Fn(E) -> Wrong + '_ {
+    move |e| format!("{what}: {e:?}")
+}
+
+fn heap(_: &mut Xen) -> Result<(), Wrong> {
+    let mut kept: Vec<Vec<u64>> = Vec::new();
+    for i in 0..2000_u64 {
+        kept.push((0..i % 97).map(|j| i << 32 | j).collect());
+        if i % 3 == 0 {
+            kept.swap_remove((i as usize * 7) % kept.len());
+        }
+    }
+    let torn = kept.iter().filter(|v| v.windows(2).any(|w| matches!(w, [a, b] if b - a != 1)));
+    same("torn blocks", torn.count(), 0)
+}
+
+fn time(xen: &mut Xen) -> Result<(), Wrong> {
+    let start = xen.now();
+    let end = start + Duration::from_millis(50);
+    xen.poll(&[], Some(end)).map_err(failed("poll"))?;
+    let slept = xen.now().since(start);
+    let right = slept >= Duration::from_millis(50) && slept < Duration::from_secs(5);
+    same(&format!("slept 50 ms, by the clock {slept:?}"), right, true)?;
+    xen.poll(&[], Some(wire::Instant::ZERO)).map_err(failed("poll until the past"))
+}
+
+fn wall_clock(xen: &mut Xen) -> Result<(), Wrong> {
+    let now = xen.wall_clock().ok_or("none")?;
+    let years = now.as_secs() / (365 * 86400);
+    same(&format!("{years} years since 1970"), (50..200).contains(&years), true)
+}
+
+fn events(xen: &mut Xen) -> Result<(), Wrong> {
+    let server = xen.alloc_unbound(DomId::SELF).map_err(failed("alloc_unbound"))?;
+    let client = xen.bind_interdomain(DomId::SELF, server.0).map_err(failed("bind"))?;
+    xen.take_pending();
+    xen.notify(client).map_err(failed("notify"))?;
+    xen.poll(&[server], None).map_err(failed("poll"))?;
+    let pending = xen.take_pending();
+    same("pending", pending.iter().collect::<Vec<_>>(), alloc::vec![server])?;
+    same("once", xen.take_pending().is_empty(), true)?;
+    xen.close(client);
+    xen.close(server);
+    same("closed", xen.notify(server).is_err(), true)
+}
+
+fn copies(xen: &mut Xen) -> Result<(), Wrong> {
+    let (from, to) = (xen.page(), xen.page());
+    let (from, to) = (from.map_err(failed("page"))?, to.map_err(failed("page"))?);
+    let mut private = xen.private(1).map_err(failed("private"))?;
+    from.write(5, b"the words");
+    let lent = xen.grant(DomId(0), &from, Access::ReadOnly).map_err(failed("grant"))?;
+    let good = CopyOp {
+        src: CopyEnd::Grant { dom: DomId::SELF, gref: lent.number() },
+        src_offset: 5,
+        dst: CopyEnd::Page(to.frame()),
+        dst_offset: 100,
+        len: 9,
+        status: GrantStatus::GENERAL_ERROR,
+    };
+    let mut ops = [
+        good,
+        CopyOp { src_offset: 4090, ..good },
+        CopyOp { src: CopyEnd::Grant { dom: DomId::SELF, gref: 32000 }, ..good },
+        CopyOp { src: good.dst, src_offset: 100, dst: good.src, dst_offset: 0, ..good },
+        CopyOp { dst: CopyEnd::Private(0), dst_offset: 7, ..good },
+        CopyOp { dst: CopyEnd::Private(1), ..good },
+    ];
+    xen.copy(&mut private, &mut ops).map_err(failed("copy"))?;
+    let statuses = ops.map(|op| op.status.is_okay());
+    same("statuses", statuses, [true, false, false, false, true, false])?;
+    let mut words = [0; 9];
+    to.read(100, &mut words);
+    same("copied", &words, b"the words")?;
+    same("copied to private", private.as_ref().get(7..16), Some(&b"the words"[..]))?;
+    xen.end(lent).map_err(failed("end"))?;
+    xen.copy(&mut private, &mut ops).map_err(failed("copy"))?;
+    same("after the end", ops.iter().any(|op| op.status.is_okay()), false)?;
+    xen.free(from);
+    xen.free(to);
+    Ok(())
+}
+
+fn private(xen: &mut Xen) -> Result<(), Wrong> {
+    let mut private = xen.private(3).map_err(failed("private"))?;
+    same("zeroed", private.as_ref().iter().any(|byte| *byte != 0), false)?;
+    let page = xen.page().map_err(failed("page"))?;
+    page.write(0, &[7; PAGE_SIZE]);
+    let op = |i| CopyOp {
+        src: CopyEnd::Page(page.frame()),
+        src_offset: 0,
+        dst: CopyEnd::Private(i),
+        dst_offset: 0,
+        len: 4096,
+        status: GrantStatus::OKAY,
+    };
+    private.as_mut().fill(1);
+    xen.copy(&mut private, &mut [op(1)]).map_err(failed("copy"))?;
+    let ones = private.as_ref().chunks(PAGE_SIZE).map(|p| p.iter().all(|b| *b == 1));
+    same("pages left alone", ones.collect::<Vec<_>>(), alloc::vec![true, false, true])?;
+    xen.free(page);
+    Ok(())
+}
+
+/// Every length and offset around the steps of mem.s, against byte by byte.
+fn memory_functions(_: &mut Xen) -> Result<(), Wrong> {
+    let fresh = || (0..200_u8).map(|i| i.wrapping_mul(37)).collect::<Vec<u8>>();
+    for len in 0..100_usize {
+        for (from, to) in [(0, 0), (0, 1), (1, 0), (3, 11), (11, 3), (0, 40), (40, 0), (0, 100)] {
+            let mut got = fresh();
+            got.copy_within(from..from + len, to);
+            let want = |i: usize| {
+                let source = if (to..to + len).contains(&i) { i + from - to } else { i };
+                (source as u8).wrapping_mul(37)
+            };
+            let right = got.iter().enumerate().all(|(i, byte)| *byte == want(i));
+            same(&format!("memmove {len} bytes from {from} to {to}"), right, true)?;
+        }
+        let mut got = fresh();
+        if let Some(part) = got.get_mut(3..3 + len) {
+            part.fill(black_box(9));
+        }
+        let right = got
+            .iter()
+            .zip(fresh())
+            .enumerate()
+            .all(|(i, (got, old))| *got == if (3..3 + len).contains(&i) { 9 } else { old });
+        same(&format!("memset {len} bytes"), right, true)?;
+        for at in 0..len {
+            let (one, mut two) = (fresh(), fresh());
+            if let Some(byte) = two.get_mut(at) {
+                *byte ^= 0x80;
+            }
+            let (one, two) = (black_box(one.get(..len)), black_box(two.get(..len)));
+            let want = (at * 37) as u8 & 0x80 != 0;
+            same(&format!("memcmp {len} bytes that differ at {at}"), one > two, want)?;
+            same(&format!("bcmp {len} bytes that differ at {at}"), one == two, false)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes every page there is, marks both its ends, and finds all marks again.
+fn all_memory(xen: &mut Xen) -> Result<(), Wrong> {
+    let left = boot::left();
+    let mut pages = Vec::with_capacity(left / PAGE_SIZE);
+    while let Ok(page) = xen.page() {
+        let mark = pages.len() as u32;
+        page.store(0, mark);
+        page.store(PAGE_SIZE - 4, !mark);
+        pages.push(page);
+    }
+    let torn = (0_u32..)
+        .zip(&pages)
+        .filter(|(mark, page)| page.load(0) != *mark || page.load(PAGE_SIZE - 4) != !*mark);
+    same("pages that lost their mark", torn.count(), 0)?;
+    say(format_args!("conformance: {} of {} KiB were pages", pages.len() * 4, left >> 10));
+    let most = pages.len() * PAGE_SIZE * 20 >= left * 19;
+    pages.into_iter().for_each(|page| xen.free(page));
+    same("95 % of memory came as pages", most, true)
+}
