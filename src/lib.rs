@@ -1,3 +1,9 @@
+//! Tidegate, a Xen unikernel firewall with NAT.
 #![no_std]
 #![forbid(unsafe_code)]
-//! .
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod firewall;

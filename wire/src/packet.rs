@@ -5,7 +5,7 @@
 
 use crate::bytes::be16;
 use crate::sums::{Sum, pseudo_header};
-use crate::{Csum, Mac, Offload, Proto, Tuple};
+use crate::{Csum, DropReason, Mac, Offload, Proto, Tuple, Unparsed, WHOLE_MAX};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -347,6 +347,36 @@ impl<'a> Packet<'a> {
             _ => pseudo_header(self.src, self.dst, protocol.number(), l4_len),
         };
         Some(self.offload.csum == Csum::Blank || pseudo.bytes(bytes).checksum() == 0)
+    }
+
+    /// Makes sure that the transport checksum is right, or that somebody vouches for it. To be asked
+    /// before a packet may do more than pass.
+    ///
+    /// # Errors
+    /// [`DropReason::BadChecksum`], or [`Unparsed::NeedWhole`] if that cannot be told from the head.
+    pub fn trust_checksum(&self) -> Result<(), Unparsed> {
+        if self.offload.csum != Csum::Unknown {
+            return Ok(());
+        }
+        match self.checksum_is_right() {
+            Some(true) => Ok(()),
+            Some(false) => Err(DropReason::BadChecksum.into()),
+            None => self.need_whole(),
+        }
+    }
+
+    /// Makes sure that the head is the whole frame.
+    ///
+    /// # Errors
+    /// [`Unparsed::NeedWhole`] if it may be brought, otherwise [`DropReason::TooLongToInspect`].
+    pub fn need_whole(&self) -> Result<(), Unparsed> {
+        if self.is_whole() {
+            Ok(())
+        } else if self.frame_len as usize <= WHOLE_MAX {
+            Err(Unparsed::NeedWhole)
+        } else {
+            Err(DropReason::TooLongToInspect.into())
+        }
     }
 
     /// Whether it is IPv6.

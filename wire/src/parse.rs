@@ -54,6 +54,12 @@ pub(crate) enum Fault {
     Bad(DropReason),
 }
 
+impl From<DropReason> for Unparsed {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
+}
+
 impl From<DropReason> for Fault {
     fn from(reason: DropReason) -> Self {
         Self::Bad(reason)
@@ -249,13 +255,14 @@ fn udp(bytes: &[u8], l4_len: u32, gso: bool) -> Result<(Transport, usize), Fault
     Ok((transport, 8))
 }
 
-/// A blank checksum is one of TCP or UDP, and only TCP of the right family is to be segmented.
+/// A blank checksum is one of TCP or UDP; only TCP of the right family is to be segmented, and always
+/// with a blank checksum, since each segment gets its own.
 fn check_offload(frame: &Frame<'_>, transport: &Transport, v6: bool) -> Result<(), Fault> {
     let tcp = matches!(transport, Transport::Tcp(_));
     let udp = matches!(transport, Transport::Udp(_));
     let blank_ok = frame.offload.csum != Csum::Blank || tcp || udp;
     let gso_ok = frame.offload.gso.is_none_or(|gso| {
-        tcp && gso.size > 0 && (gso.kind == if v6 { GsoKind::TcpV6 } else { GsoKind::TcpV4 })
+        tcp && frame.offload.csum == Csum::Blank && gso.size > 0 && (gso.kind == if v6 { GsoKind::TcpV6 } else { GsoKind::TcpV4 })
     });
     if blank_ok && gso_ok { Ok(()) } else { Err(DropReason::BadHeader.into()) }
 }

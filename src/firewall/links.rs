@@ -1,0 +1,164 @@
+//! The interfaces there are, and who owns which address.
+//!
+//! In: interfaces that come and go. Out: what is known of the one a frame came in by or leaves by.
+//! Never: an answer about an interface whose slot has been given away since.
+
+use super::limit::Bucket;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use wire::{Instant, Mac, Port};
+
+/// An interface that came up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The way to the world.
+    Uplink {
+        /// Our address on it.
+        mac: Mac,
+        /// Longest IP packet in bytes.
+        mtu: u16,
+    },
+    /// A client's vif.
+    Client {
+        /// The client's address on it.
+        mac: Mac,
+        /// The client's IP addresses. It may use no other.
+        addrs: Vec<IpAddr>,
+        /// Longest IP packet in bytes.
+        mtu: u16,
+    },
+}
+
+/// What is needed to send a frame to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    pub(super) port: Port,
+    /// The client's address; on the uplink our own.
+    pub(super) mac: Mac,
+    pub(super) mtu: u16,
+}
+
+/// Which side an interface is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Uplink(Reach),
+    Client(Reach),
+}
+
+/// All interfaces.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    slots: Vec<Option<Place>>,
+    /// Sorted by address. One address may have several owners: an HVM client and its stub domain.
+    owners: Vec<(IpAddr, Port)>,
+    uplink: Option<Port>,
+}
+
+#[derive(Debug)]
+struct Place {
+    port: Port,
+    link: Link,
+    answers: Bucket,
+    logs: Bucket,
+}
+
+impl Links {
+    /// Takes an interface into the table. A new uplink replaces the old one.
+    pub(super) fn up(&mut self, now: Instant, port: Port, link: Link) {
+        self.forget(port.index());
+        match &link {
+            Link::Uplink { .. } => {
+                if let Some(old) = self.uplink.replace(port) {
+                    self.forget(old.index());
+                    self.uplink = Some(port);
+                }
+            }
+            Link::Client { addrs, .. } => {
+                self.owners.extend(addrs.iter().map(|addr| (*addr, port)));
+                self.owners.sort_unstable();
+                self.owners.dedup();
+            }
+        }
+        let place = Place { port, link, answers: Bucket::answers(now), logs: Bucket::logs(now) };
+        if self.slots.len() <= port.index() {
+            self.slots.resize_with(port.index().saturating_add(1), || None);
+        }
+        if let Some(slot) = self.slots.get_mut(port.index()) {
+            *slot = Some(place);
+        }
+    }
+
+    /// Takes an interface out of the table and says what it was; `None` if it was not in it.
+    pub(super) fn down(&mut self, port: Port) -> Option<Link> {
+        self.place(port)?;
+        self.forget(port.index())
+    }
+
+    /// What is known of `port`; `None` if it is not up.
+    pub(super) fn side(&self, port: Port) -> Option<Side> {
+        Some(match self.place(port)?.link {
+            Link::Uplink { mac, mtu } => Side::Uplink(Reach { port, mac, mtu }),
+            Link::Client { mac, mtu, .. } => Side::Client(Reach { port, mac, mtu }),
+        })
+    }
+
+    /// How to send to the world.
+    pub(super) fn uplink(&self) -> Option<Reach> {
+        match self.side(self.uplink?)? {
+            Side::Uplink(reach) => Some(reach),
+            Side::Client(_) => None,
+        }
+    }
+
+    /// How to send to the client at `port`.
+    pub(super) fn client(&self, port: Port) -> Option<Reach> {
+        match self.side(port)? {
+            Side::Client(reach) => Some(reach),
+            Side::Uplink(_) => None,
+        }
+    }
+
+    /// Whether the client at `port` may use the source address `addr`.
+    pub(super) fn owns(&self, port: Port, addr: IpAddr) -> bool {
+        self.owners.binary_search(&(addr, port)).is_ok()
+    }
+
+    /// Whether the client at `port` has an IPv6 address.
+    pub(super) fn speaks_ipv6(&self, port: Port) -> bool {
+        match self.place(port).map(|place| &place.link) {
+            Some(Link::Client { addrs, .. }) => addrs.iter().any(IpAddr::is_ipv6),
+            Some(Link::Uplink { .. }) | None => false,
+        }
+    }
+
+    /// Whether any client has the address `addr`.
+    pub(super) fn is_a_client(&self, addr: IpAddr) -> bool {
+        let first = self.owners.partition_point(|(owned, _)| *owned < addr);
+        self.owners.get(first).is_some_and(|(owned, _)| *owned == addr)
+    }
+
+    /// Whether another frame of our own may be sent to `port` now.
+    pub(super) fn may_answer(&mut self, now: Instant, port: Port) -> bool {
+        self.place_mut(port).is_some_and(|place| place.answers.take(now))
+    }
+
+    /// Whether another line may be logged about `port` now.
+    pub(super) fn may_log(&mut self, now: Instant, port: Port) -> bool {
+        self.place_mut(port).is_some_and(|place| place.logs.take(now))
+    }
+
+    fn place(&self, port: Port) -> Option<&Place> {
+        self.slots.get(port.index())?.as_ref().filter(|place| place.port == port)
+    }
+
+    fn place_mut(&mut self, port: Port) -> Option<&mut Place> {
+        self.slots.get_mut(port.index())?.as_mut().filter(|place| place.port == port)
+    }
+
+    fn forget(&mut self, slot: usize) -> Option<Link> {
+        let place = self.slots.get_mut(slot)?.take()?;
+        self.owners.retain(|(_, owner)| *owner != place.port);
+        self.uplink = self.uplink.filter(|uplink| *uplink != place.port);
+        Some(place.link)
+    }
+}

@@ -1,0 +1,291 @@
+//! What a client sends.
+//!
+//! In: a frame from a vif. Out: the way it leaves by the uplink, or why it does not, and an answer if
+//! its sender deserves one. Never: belief in an address that is not the client's own, a frame to
+//! another client, or anything learnt from ARP.
+
+use super::policy::{Ruling, query};
+use super::{Firewall, Outcome, Reach, is_martian};
+use core::net::IpAddr;
+use nat::{Direction, FlowId, NewFlow, Passage};
+use rules::RejectKind;
+use wire::{
+    Arp, ArpOperation, DropReason, IcmpError, IcmpErrorKind, IcmpQuery, Instant, Mac, Ndp, Outbox,
+    Packet, Tcp, TcpFlags, Translation, Transport, Tuple, Verdict, reply,
+};
+
+impl Firewall {
+    /// Every address but the client's own is behind us (proxy ARP). One that asks for its own wants
+    /// to know whether it is alone with it (RFC 5227), which it is.
+    pub(super) fn client_arp(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        arp: &Arp,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        if arp.eth_src.is_group() || arp.sender_mac.is_group() {
+            return Err(DropReason::BadHeader.into());
+        }
+        let owns = |addr| self.links.owns(from.port, IpAddr::V4(addr));
+        if arp.operation != ArpOperation::Request || owns(arp.target) {
+            return Err(DropReason::NotForUs.into());
+        }
+        if !arp.sender.is_unspecified() && !owns(arp.sender) {
+            return Err(DropReason::SpoofedSource.into());
+        }
+        self.answer(now, from.port, out, |place| reply::arp_reply(arp, Mac::BACKEND, place));
+        Err(DropReason::Answered.into())
+    }
+
+    /// Decides an IP packet of a client.
+    pub(super) fn client_packet(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        flow: Option<FlowId>,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        if packet.eth_src.is_group() {
+            return Err(DropReason::BadHeader.into());
+        }
+        if let Transport::Ndp(ndp) = packet.transport {
+            return self.client_ndp(now, from, packet, ndp, out);
+        }
+        if packet.eth_dst != Mac::BACKEND {
+            return Err(DropReason::NotForUs.into());
+        }
+        if !self.links.owns(from.port, packet.src) {
+            return self.dropped(now, from, packet, DropReason::SpoofedSource);
+        }
+        let tuple = packet.tuple();
+        let redirected = self.redirected(tuple.as_ref());
+        let dst = redirected.unwrap_or(packet.dst);
+        if is_martian(dst) {
+            return Err(DropReason::MartianAddress.into());
+        }
+        if self.own_addr(dst) == Some(dst) {
+            return self.knocked(now, from, packet, out);
+        }
+        if self.links.is_a_client(dst) {
+            return self.dropped(now, from, packet, DropReason::ClientToClient);
+        }
+        let (Some(uplink), Some(external)) = (self.links.uplink(), self.own_addr(dst)) else {
+            self.reject(now, from, packet, RejectKind::NetUnreachable, out);
+            return Err(DropReason::NoRoute.into());
+        };
+        self.check_hop(now, from, packet, uplink.mtu, out)?;
+        match (packet.transport, tuple) {
+            (Transport::IcmpError(error), _) => {
+                self.error_from_client(now, from, uplink, packet, &error, out)
+            }
+            (Transport::Fragment(_), _) => Err(DropReason::Fragment.into()),
+            (_, None) => Err(DropReason::Untranslatable.into()),
+            (_, Some(tuple)) => {
+                let passage =
+                    self.through(now, from, packet, &tuple, flow, redirected, external, out)?;
+                self.emit_to_world(packet, uplink, passage.change, Translation::NONE, out)
+            }
+        }
+    }
+
+    /// Takes a packet through its flow, or through a new one if the rules allow.
+    #[allow(clippy::too_many_arguments, reason = "all of it is what a new flow is made of")]
+    fn through(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        tuple: &Tuple,
+        flow: Option<FlowId>,
+        redirected: Option<IpAddr>,
+        external: IpAddr,
+        out: &mut Outbox<'_>,
+    ) -> Result<Passage, Verdict> {
+        check_control(packet)?;
+        if let Some(flow) = flow {
+            if let Err(ruling) = self.renew(now, flow, packet) {
+                return self.refused(now, from, packet, &ruling, out);
+            }
+            match self.nat.pass(now, flow, Direction::Out, &packet.transport) {
+                Ok(passage) if passage.client == from.port => return Ok(passage),
+                Ok(_) => return Err(DropReason::SpoofedSource.into()),
+                // It ended just now; the packet may begin another.
+                Err(DropReason::Unsolicited) => {}
+                Err(reason) => return Err(reason.into()),
+            }
+        }
+        self.check_opener(now, from, packet, out)?;
+        let real = Tuple { dst: redirected.unwrap_or(tuple.dst), ..*tuple };
+        let query = query(&real, &packet.transport);
+        let ruling = self.rule(&query);
+        if ruling.refused.is_some() {
+            self.log_flow(now, from.port, &query, &ruling, ruling.refused);
+            return self.refused(now, from, packet, &ruling, out);
+        }
+        let new = NewFlow {
+            client: from.port,
+            tuple: *tuple,
+            transport: &packet.transport,
+            external,
+            redirected: redirected.map(|real| (real, tuple.dport)),
+            epoch: self.epoch,
+        };
+        let opened = self.nat.open(now, &new);
+        self.log_flow(now, from.port, &query, &ruling, opened.err());
+        match opened {
+            Ok((_, passage)) => Ok(passage),
+            Err(reason) => {
+                // RFC 5508 REQ-8: who is refused for want of room is told so.
+                self.reject(now, from, packet, RejectKind::AdminProhibited, out);
+                Err(reason.into())
+            }
+        }
+    }
+
+    /// Whether a packet that belongs to no flow may begin one. A TCP segment in the middle of
+    /// nowhere is answered with a reset, so that a connection we have forgotten fails at once.
+    fn check_opener(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Verdict> {
+        match packet.transport {
+            Transport::Tcp(tcp) if !opens_connection(&tcp) => {
+                self.reject(now, from, packet, RejectKind::TcpReset, out);
+                Err(DropReason::InvalidTcp.into())
+            }
+            Transport::IcmpQuery(IcmpQuery { is_reply: true, .. }) => {
+                Err(DropReason::Unsolicited.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What every router does before it sends a packet on (RFC 1812 section 5.3.1, RFC 1191).
+    fn check_hop(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        mtu: u16,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Verdict> {
+        if packet.ttl <= 1 {
+            let kind = IcmpErrorKind::TimeExceeded { code: 0 };
+            self.error_to_client(now, from, packet, kind, out);
+            return Err(DropReason::TtlExceeded.into());
+        }
+        if packet.wire_len() > u32::from(mtu) {
+            if packet.dont_fragment {
+                let kind = IcmpErrorKind::TooBig { mtu: u32::from(mtu) };
+                self.error_to_client(now, from, packet, kind, out);
+            }
+            return Err(DropReason::TooBig.into());
+        }
+        Ok(())
+    }
+
+    /// A packet to the firewall itself: it answers pings, and refuses everything else.
+    fn knocked(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        if !matches!(packet.transport, Transport::IcmpQuery(_)) {
+            self.reject(now, from, packet, RejectKind::AdminProhibited, out);
+            return Err(DropReason::ToFirewall.into());
+        }
+        packet.need_whole()?;
+        self.answer(now, from.port, out, |place| reply::echo_reply(packet, Mac::BACKEND, place));
+        Err(DropReason::Answered.into())
+    }
+
+    /// An error of a client about a packet that came in by one of its flows.
+    fn error_from_client(
+        &self,
+        now: Instant,
+        from: Reach,
+        uplink: Reach,
+        packet: &Packet<'_>,
+        error: &IcmpError,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        let passage = self.nat.icmp_error(now, Direction::Out, packet.src, &error.quote)?;
+        // Only about its own flows, and only to whom it got the quoted packet from.
+        if passage.client != from.port || error.quote.tuple.src != packet.dst {
+            return Err(DropReason::UnrelatedIcmp.into());
+        }
+        self.emit_to_world(packet, uplink, passage.outer, passage.quoted, out)
+    }
+
+    /// Every address but the client's own is behind us, as with ARP. What asks from the unspecified
+    /// address wants to hear nothing (RFC 4862 section 5.4).
+    fn client_ndp(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        ndp: Ndp,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        let IpAddr::V6(src) = packet.src else { return Err(DropReason::BadHeader.into()) };
+        let own = src.is_unicast_link_local() || self.links.owns(from.port, packet.src);
+        match ndp {
+            _ if !self.links.speaks_ipv6(from.port) => Err(DropReason::SpoofedSource.into()),
+            Ndp::Solicit { target } if own && !self.links.owns(from.port, target.into()) => {
+                self.answer(now, from.port, out, |place| {
+                    reply::neighbour_advert(packet, Mac::BACKEND, place)
+                });
+                Err(DropReason::Answered.into())
+            }
+            Ndp::Solicit { .. } | Ndp::Advert { .. } => Err(DropReason::NotForUs.into()),
+        }
+    }
+
+    /// Tells the client as the rules want it.
+    fn refused<T>(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        ruling: &Ruling,
+        out: &mut Outbox<'_>,
+    ) -> Result<T, Verdict> {
+        if let Some(kind) = ruling.reject {
+            self.reject(now, from, packet, kind, out);
+        }
+        Err(ruling.refused.unwrap_or(DropReason::RuleDrop).into())
+    }
+
+    fn dropped(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        reason: DropReason,
+    ) -> Outcome {
+        self.log_drop(now, from.port, packet, reason);
+        Err(reason.into())
+    }
+}
+
+/// A first segment: SYN, and none of the flags that only make sense later.
+fn opens_connection(tcp: &Tcp) -> bool {
+    let later = TcpFlags::ACK.with(TcpFlags::RST).with(TcpFlags::FIN);
+    tcp.flags.contains(TcpFlags::SYN) && tcp.flags.0 & later.0 == 0
+}
+
+/// A segment that may begin or end a connection must be what its sender sent.
+pub(super) fn check_control(packet: &Packet<'_>) -> Result<(), Verdict> {
+    let control = TcpFlags::SYN.with(TcpFlags::FIN).with(TcpFlags::RST);
+    match packet.transport {
+        Transport::Tcp(tcp) if tcp.flags.0 & control.0 != 0 => Ok(packet.trust_checksum()?),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,152 @@
+//! What the rules say about a flow.
+//!
+//! In: the first packet of a flow, or one of a flow that older rules accepted. Out: whether it may
+//! pass, and a line for the log. Never: asked for each packet.
+
+use super::{Author, Event, Firewall, LogLevel};
+use core::net::IpAddr;
+use nat::FlowId;
+use rules::{Action, Policy, Query, RejectKind, Zone};
+use wire::{DropReason, Instant, Packet, Port, Proto, QueryKind, Transport, Tuple};
+
+/// What the rules say about a flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ruling {
+    /// Why it is refused; `None` if it may pass.
+    pub(super) refused: Option<DropReason>,
+    /// How its sender is told, if so.
+    pub(super) reject: Option<RejectKind>,
+    author: Option<Author>,
+    /// Whether the rule wants a line in the log.
+    log: bool,
+}
+
+impl Firewall {
+    /// Puts new rules in place of the old. Each flow is asked about again when its next packet
+    /// comes, and lives or dies alone.
+    pub fn set_policy(&mut self, policy: Option<Policy>) {
+        self.counters.rules = policy.as_ref().map(rules::Counters::new).unwrap_or_default();
+        self.policy = policy;
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Asks the rules about a flow from a client to the world.
+    pub(super) fn rule(&mut self, query: &Query) -> Ruling {
+        let Some(policy) = &self.policy else {
+            let refused = Some(DropReason::NoPolicy);
+            return Ruling { refused, reject: None, author: None, log: false };
+        };
+        let decision = policy.decide(query, &self.own);
+        self.counters.rules.count(decision.rule);
+        let line = policy.rule(decision.rule).map(|(_, rule)| rule.line);
+        let (refused, reject) = match decision.action {
+            // The world knows no way back to a client's own address.
+            Action::Accept if !policy.masquerades(query.from, query.to) => {
+                (Some(DropReason::Untranslatable), Some(RejectKind::AdminProhibited))
+            }
+            Action::Accept => (None, None),
+            Action::Drop => (Some(DropReason::RuleDrop), None),
+            Action::Reject(kind) => (Some(DropReason::RuleReject), Some(kind)),
+        };
+        let author = Some(Author { line, own: decision.own });
+        Ruling { refused, reject, author, log: decision.log }
+    }
+
+    /// Whether the rules as they are now let `flow` go on; if not, it is over.
+    ///
+    /// # Errors
+    /// What the rules say instead.
+    pub(super) fn renew(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        packet: &Packet<'_>,
+    ) -> Result<(), Ruling> {
+        if self.nat.epoch(flow) == Some(self.epoch) {
+            return Ok(());
+        }
+        // A flow that is gone is found out by whoever passes it.
+        let Some(facts) = self.nat.facts(flow) else { return Ok(()) };
+        let tuple = Tuple { dst: facts.sent.dst, dport: facts.sent.dport, ..facts.asked };
+        let query = query(&tuple, &packet.transport);
+        let ruling = self.rule(&query);
+        if ruling.refused.is_none() {
+            self.nat.approve(flow, self.epoch);
+            return Ok(());
+        }
+        self.nat.close(now, flow);
+        self.log_flow(now, facts.client, &query, &ruling, ruling.refused);
+        Err(ruling)
+    }
+
+    /// The real resolver that a packet asks for when it asks `tuple.dst`, if it is another.
+    pub(super) fn redirected(&self, tuple: Option<&Tuple>) -> Option<IpAddr> {
+        let asks = |t: &&Tuple| t.dport == 53 && matches!(t.proto, Proto::Tcp | Proto::Udp);
+        let asked = tuple.filter(asks)?.dst;
+        let real = match (&self.dns, &self.policy) {
+            (Some(dns), _) => dns.target(asked),
+            (None, Some(policy)) => policy.dns_target(asked),
+            (None, None) => None,
+        };
+        real.filter(|real| *real != asked)
+    }
+
+    /// Logs what became of a new flow, if that is wanted. Accepted by the rules, it may still have
+    /// been `refused` by the translator.
+    pub(super) fn log_flow(
+        &mut self,
+        now: Instant,
+        from: Port,
+        query: &Query,
+        ruling: &Ruling,
+        refused: Option<DropReason>,
+    ) {
+        let wanted = match self.level {
+            LogLevel::None => false,
+            LogLevel::Drops => refused.is_some() || ruling.log,
+            LogLevel::All => true,
+        };
+        if wanted {
+            self.log(now, from, Event::Flow { from, query: *query, refused, rule: ruling.author });
+        }
+    }
+
+    /// Logs that a packet was dropped before any rule was asked, if that is wanted.
+    pub(super) fn log_drop(
+        &mut self,
+        now: Instant,
+        from: Port,
+        packet: &Packet<'_>,
+        reason: DropReason,
+    ) {
+        if self.level != LogLevel::None {
+            let event = Event::Dropped { from, src: packet.src, dst: packet.dst, reason };
+            self.log(now, from, event);
+        }
+    }
+
+    fn log(&mut self, now: Instant, from: Port, event: Event) {
+        if self.links.may_log(now, from) {
+            self.journal.push(now, event);
+        } else {
+            self.journal.lose(now);
+        }
+    }
+}
+
+/// The question to the rules about a flow from a client to the world.
+pub(super) fn query(tuple: &Tuple, carried: &Transport) -> Query {
+    let (sport, dport) = (tuple.sport, tuple.dport);
+    let icmp = |echo| match carried {
+        Transport::IcmpQuery(query) if query.kind == QueryKind::Timestamp => 13,
+        _ => echo,
+    };
+    let transport = match tuple.proto {
+        Proto::Tcp => rules::Transport::Tcp { sport, dport },
+        Proto::Udp => rules::Transport::Udp { sport, dport },
+        Proto::Icmp => rules::Transport::Icmp { kind: icmp(8), code: 0 },
+        Proto::Icmpv6 => rules::Transport::Icmp { kind: 128, code: 0 },
+    };
+    let (src, dst) = (tuple.src, tuple.dst);
+    Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport }
+}
