@@ -164,3 +164,65 @@ impl AddrSet {
         self.v4.is_full() && self.v6.is_full()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn small_ranges() -> impl Strategy<Value = Vec<(u16, u16)>> {
+        proptest::collection::vec((0u16..20, 0u16..20), 0..6)
+    }
+
+    /// The same set by the plainest means.
+    fn plain(ranges: &[(u16, u16)]) -> BTreeSet<u16> {
+        ranges.iter().flat_map(|&(lo, hi)| lo..=hi).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_holds_what_its_ranges_hold(a in small_ranges(), b in small_ranges()) {
+            let (set, other) = (PortSet::from_ranges(a.clone()), PortSet::from_ranges(b.clone()));
+            let (a, b) = (plain(&a), plain(&b));
+            for value in 0..25 {
+                prop_assert_eq!(set.contains(value), a.contains(&value));
+                let both = a.contains(&value) && b.contains(&value);
+                prop_assert_eq!(set.intersection(&other).contains(value), both);
+            }
+            prop_assert_eq!(set.is_empty(), a.is_empty());
+            prop_assert_eq!(set == other, a == b, "equal sets have one form");
+        }
+    }
+
+    #[test]
+    fn ranges_join_where_they_touch_even_at_the_ends() {
+        let set = PortSet::from_ranges([
+            (5, 9),
+            (0, 3),
+            (4, 4),
+            (65535, 65535),
+            (20, 10),
+            (65534, 65534),
+        ]);
+        assert_eq!(set.ranges(), [(0, 9), (65534, 65535)]);
+        let all = PortSet::from_ranges([(0, 65535), (3, 4)]);
+        assert_eq!(all.ranges(), [(0, 65535)]);
+        assert!(all.is_full() && !set.is_full() && !PortSet::EMPTY.is_full());
+    }
+
+    #[test]
+    fn families_do_not_mix() {
+        let v4: IpAddr = "0.0.0.1".parse().unwrap();
+        let v6: IpAddr = "::1".parse().unwrap();
+        let set = AddrSet::from_ranges([(v4, v4), (v4, v6)]);
+        assert!(set.contains(v4) && !set.contains(v6));
+        assert!(AddrSet::any().is_any() && AddrSet::any().contains(v6));
+        assert!(!AddrSet { v4: RangeSet::full(), v6: RangeSet::EMPTY }.is_any());
+        assert_eq!(
+            AddrSet::from_addrs([v6, v4]).ranges().collect::<Vec<_>>(),
+            vec![(v4, v4), (v6, v6)]
+        );
+    }
+}

@@ -25,6 +25,9 @@ pub(crate) struct Token<'a> {
     pub(crate) span: Span,
 }
 
+/// What is taken for `->` once it has been reported, so that it is reported once.
+const ARROW_LIKE: [&str; 3] = [">", "→", "»"];
+
 /// All tokens, [`Kind::End`] last. `#` begins a comment.
 pub(crate) fn lex<'a>(text: &'a str, report: &mut Report) -> Vec<Token<'a>> {
     let mut tokens = Vec::new();
@@ -44,7 +47,12 @@ pub(crate) fn lex<'a>(text: &'a str, report: &mut Report) -> Vec<Token<'a>> {
         match kind {
             Some(kind) => tokens.push(Token { kind, text: piece, span }),
             None if first == '#' || first.is_whitespace() => {}
-            None => strange(piece, span, report),
+            None => {
+                strange(piece, span, report);
+                if ARROW_LIKE.contains(&piece) {
+                    tokens.push(Token { kind: Kind::Arrow, text: piece, span });
+                }
+            }
         }
         rest = after;
     }
@@ -71,13 +79,24 @@ fn strange_len(text: &str) -> usize {
 }
 
 fn strange(piece: &str, span: Span, report: &mut Report) {
-    let shown = piece.escape_debug();
+    let shown: String = piece.chars().flat_map(shown).collect();
     let more = report.error("bad-character", format!("`{shown}` has no meaning here"), span, "");
     if piece.starts_with('"') || piece.starts_with('\'') {
         more.help("names and addresses stand without quotes");
     } else if piece.starts_with('!') {
         more.help("there is no `not`: put a rule for the exception before the general one");
+    } else if ARROW_LIKE.contains(&piece) {
+        more.help("a direction is written `clients -> uplink`");
     } else if piece.starts_with('*') {
         more.help("a condition that is left out holds for everything");
     }
+}
+
+/// A character as a message may show it: what is not printable is escaped.
+fn shown(c: char) -> impl Iterator<Item = char> {
+    let (plain, escaped) = match c {
+        '"' | '\'' => (Some(c), None),
+        _ => (None, Some(c.escape_debug())),
+    };
+    plain.into_iter().chain(escaped.into_iter().flatten())
 }

@@ -47,13 +47,15 @@ pub(crate) fn addresses(word: &str) -> Result<(IpAddr, IpAddr), Fault> {
 
 /// One address.
 pub(crate) fn address(word: &str) -> Result<IpAddr, Fault> {
+    if word.is_empty() {
+        let fault = Fault::new("bad-address", "an address is missing");
+        return Err(fault.help("a range is written without spaces: `10.0.0.1-10.0.0.9`"));
+    }
     word.parse().map_err(|_| {
         let fault = Fault::new("bad-address", format!("`{word}` is not an address"));
         let parts: Vec<_> = word.split('.').collect();
         let decimal = !parts.contains(&"") && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        if word.is_empty() {
-            fault.help("a range is written without spaces: `10.0.0.1-10.0.0.9`")
-        } else if !decimal && !word.contains(':') && word.contains('.') {
+        if !decimal && !word.contains(':') && word.contains('.') {
             fault.help("host names cannot be used yet: write addresses")
         } else if !decimal {
             fault

@@ -16,10 +16,13 @@ use crate::lex::{Kind, Token, lex};
 use crate::literal::{Fault, is_name};
 use crate::words::{DECLARATIONS, did_you_mean, is_reserved, later};
 
+/// Letters a name may have: as many as a VM's in Qubes has, and some.
+const NAME_MAX: usize = 63;
+
 /// The declarations in `text`.
 pub(crate) fn parse<'a>(text: &'a str, report: &mut Report) -> File<'a> {
     let tokens = lex(text, report);
-    let mut parser = Parser { tokens, at: 0, report };
+    let mut parser = Parser { text, tokens, at: 0, report };
     let mut file = File::default();
     while parser.peek().kind != Kind::End {
         if parser.declaration(&mut file).is_err() {
@@ -35,6 +38,7 @@ struct Reported;
 type Parsed<T> = Result<T, Reported>;
 
 struct Parser<'a, 'r> {
+    text: &'a str,
     /// Ends with [`Kind::End`], which is never consumed.
     tokens: Vec<Token<'a>>,
     at: usize,
@@ -112,20 +116,41 @@ impl<'a> Parser<'a, '_> {
         Err(Reported)
     }
 
-    /// Reports that `what` should stand where the next token stands. At the end of a line or file
-    /// the place shown is the end of what came before.
+    /// Whether the next token is the first of its line.
+    fn begins_line(&self) -> bool {
+        let (before, next) = (self.last_span().end, self.peek().span.start);
+        self.text.get(before..next).is_some_and(|between| between.contains('\n'))
+    }
+
+    /// Reports that `what` should stand where the next token stands. If a line ends before that,
+    /// the place shown is the end of the line, where it is missing.
     fn expected(&mut self, what: &str) -> More<'_> {
+        if self.at == 0 || !self.begins_line() {
+            return self.unexpected(what);
+        }
+        let end = self.last_span().end;
+        let message = format!("expected {what}, found the end of the line");
+        let label = format!("expected {what}");
+        self.report.error("expected", message, Span { start: end, end }, label)
+    }
+
+    /// Reports that the next token should not stand there, but `what`.
+    fn unexpected(&mut self, what: &str) -> More<'_> {
         let token = self.peek();
-        let (found, span) = match token.kind {
-            Kind::End => ("the end of the file".to_owned(), token.span),
-            Kind::Word | Kind::Arrow | Kind::Mark(_) => (format!("`{}`", token.text), token.span),
+        let help = match token.text {
+            "-" => Some("a range is written without spaces: `10.0.0.1-10.0.0.9`"),
+            "}" => Some("no block is open here"),
+            word => later(word),
         };
-        let help = later(token.text).map(str::to_owned);
-        let (code, message) = match help {
-            Some(_) => ("not-supported", format!("`{}` is not a word of the language", token.text)),
-            None => ("expected", format!("expected {what}, found {found}")),
+        let (code, message) = match token.kind {
+            Kind::End => ("expected", format!("expected {what}, found the end of the file")),
+            _ if later(token.text).is_some() => {
+                ("not-supported", format!("`{}` is not a word of the language", token.text))
+            }
+            _ => ("expected", format!("expected {what}, found `{}`", token.text)),
         };
-        self.report.error(code, message, span, format!("expected {what}")).maybe_help(help)
+        let label = format!("expected {what}");
+        self.report.error(code, message, token.span, label).maybe_help(help.map(str::to_owned))
     }
 
     /// Reports what is wrong with the word at `span`.
@@ -145,7 +170,12 @@ impl<'a> Parser<'a, '_> {
             let message = format!("expected {of}, found the reserved word `{}`", token.text);
             self.report
                 .error("expected", message, token.span, format!("expected {of}"))
-                .help("a name is a letter followed by letters, digits, `_` and `-`");
+                .help("choose another name, for example with a `-` in it");
+            return Err(Reported);
+        }
+        if token.text.len() > NAME_MAX {
+            let message = format!("this name is longer than {NAME_MAX} letters");
+            self.report.error("long-name", message, token.span, "");
             return Err(Reported);
         }
         self.next();
@@ -161,12 +191,13 @@ impl<'a> Parser<'a, '_> {
         let mut items = Vec::new();
         while !self.eat(']') {
             if matches!(self.peek().kind, Kind::End | Kind::Mark('{' | '}' | ';' | '=')) {
-                self.expected("`]`").see(open, "to close this");
+                self.expected("`]`").see(open, "the list begins here");
                 return Err(Reported);
             }
             items.push(item(self)?);
-            if self.peek().kind != Kind::Mark(']') {
-                self.want(',')?;
+            if self.peek().kind != Kind::Mark(']') && !self.eat(',') {
+                self.expected("`,` or `]`").see(open, "the list begins here");
+                return Err(Reported);
             }
         }
         if items.is_empty() {

@@ -53,7 +53,7 @@ impl<'a> Parser<'a, '_> {
 
     fn next_is_no_declaration(&mut self, in_block: bool) {
         let word = self.peek().text;
-        let more = self.expected("a declaration");
+        let more = self.unexpected("a declaration");
         if in_block {
             more.help("rules stand in a block: `policy clients -> uplink { … }`");
         } else {
@@ -187,7 +187,7 @@ impl<'a> Parser<'a, '_> {
         rules: Vec<crate::ast::Rule<'a>>,
         open: Span,
     ) -> Parsed<Block<'a>> {
-        self.expected("`}` or a rule").see(open, "this block is not closed");
+        self.unexpected("`}` or a rule").see(open, "this block is not closed");
         Ok(Block { pair, rules, broken: true, close: open })
     }
 

@@ -32,21 +32,21 @@ impl<'a> Parser<'a, '_> {
                     self.next();
                     let ports = self.port_list()?;
                     let span = clause.span.to(self.last_span());
-                    self.once(rule.sport.replace((ports, span)).is_some(), clause.span)?;
+                    self.once(rule.sport.replace((ports, span)).is_some(), clause)?;
                 }
                 "from" => {
                     self.next();
                     let from = self.address_list()?;
-                    self.once(rule.from.replace(from).is_some(), clause.span)?;
+                    self.once(rule.from.replace(from).is_some(), clause)?;
                 }
                 "to" => {
                     self.next();
                     let to = self.address_list()?;
-                    self.once(rule.to.replace(to).is_some(), clause.span)?;
+                    self.once(rule.to.replace(to).is_some(), clause)?;
                 }
                 "log" => {
                     self.next();
-                    self.once(std::mem::replace(&mut rule.log, true), clause.span)?;
+                    self.once(std::mem::replace(&mut rule.log, true), clause)?;
                 }
                 _ => {
                     let wanted = if rule.kinds.is_empty() {
@@ -73,20 +73,32 @@ impl<'a> Parser<'a, '_> {
         }
     }
 
+    /// Goes on at the next rule: behind a `;`, or at the next line that does not go on with this one.
     pub(super) fn skip_to_rule(&mut self) {
+        let mut open = 0usize;
         while !self.rule_ended() {
-            self.next();
+            let goes_on = open > 0 || self.is_one_of(&CLAUSES);
+            if self.begins_line() && !goes_on {
+                return;
+            }
+            match self.next().kind {
+                lex::Kind::Mark('[') => open = open.saturating_add(1),
+                lex::Kind::Mark(']') => open = open.saturating_sub(1),
+                _ => {}
+            }
         }
     }
 
-    fn once(&mut self, twice: bool, span: Span) -> Parsed<()> {
-        if twice {
-            self.report
-                .error("twice", "this rule says it a second time", span, "")
-                .help("several addresses or ports are written in one list: `[10.0.0.1, 10.0.0.2]`");
-            return Err(Reported);
+    fn once(&mut self, twice: bool, clause: lex::Token<'a>) -> Parsed<()> {
+        if !twice {
+            return Ok(());
         }
-        Ok(())
+        let message = format!("this rule has a second `{}`", clause.text);
+        let more = self.report.error("twice", message, clause.span, "");
+        if clause.text != "log" {
+            more.help("several addresses or ports are written in one list: `[10.0.0.1, 10.0.0.2]`");
+        }
+        Err(Reported)
     }
 
     fn verdict(&mut self) -> Parsed<Verdict> {
@@ -97,7 +109,7 @@ impl<'a> Parser<'a, '_> {
             "reject" => Then::Do(Action::Reject(RejectKind::AdminProhibited)),
             "qubes" => Then::Qubes,
             _ => {
-                self.expected("a rule: `accept`, `drop`, `reject` or `qubes`")
+                self.unexpected("a rule: `accept`, `drop`, `reject` or `qubes`")
                     .maybe_help(did_you_mean(word.text, VERDICTS));
                 // A rule is looked for behind this word, or it would be found wanting again.
                 self.next();
@@ -160,6 +172,16 @@ impl<'a> Parser<'a, '_> {
             }
             _ if crate::words::later(word.text).is_some() => {
                 self.expected("a protocol or a service");
+                return Err(Reported);
+            }
+            _ if self.peek_at(1).kind == lex::Kind::Word
+                && literal::is_numeric(self.peek_at(1).text) =>
+            {
+                let message = format!("`{}` is not a protocol", word.text);
+                self.report
+                    .error("expected", message, word.span, "expected `tcp` or `udp` before a port")
+                    .maybe_help(did_you_mean(word.text, PROTOCOLS));
+                self.next();
                 return Err(Reported);
             }
             _ => Kind::Service(self.name("a protocol or a service")?),
