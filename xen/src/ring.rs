@@ -112,6 +112,23 @@ impl<L: Layout, M: Memory> Front<L, M> {
         }
     }
 
+    /// As [`new`](Self::new), but with all indices at `start`: what a ring is like that has been in
+    /// use for long.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub fn starting_at(page: M, start: RingIndex) -> Self {
+        let front = Self::new(page);
+        for (offset, index) in [
+            (REQ_PROD, start),
+            (RSP_PROD, start),
+            (REQ_EVENT, start.plus(1)),
+            (RSP_EVENT, start.plus(1)),
+        ] {
+            front.page.store(offset, index.0);
+        }
+        Self { req_prod: start, published: start, rsp_cons: start, rsp_seen: start, ..front }
+    }
+
     /// The shared page.
     pub const fn page(&self) -> &M {
         &self.page

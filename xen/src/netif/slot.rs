@@ -332,3 +332,88 @@ impl Extra {
         Self::decode_rx(&[a, b, c, d, e, f, g, h])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    // The layouts of netif.h, byte by byte: each byte holds its own offset.
+    const TX: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+    const RX: [u8; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+    #[test]
+    fn tx_slots_have_the_layout_of_netif_h() {
+        let request = TxRequest {
+            gref: 0x0302_0100,
+            offset: 0x0504,
+            flags: TxFlags(0x0706),
+            id: 0x0908,
+            size: 0x0b0a,
+        };
+        assert_eq!(TxRequest::decode(&TX), request);
+        assert_eq!(request.encode(), TX);
+        let response = TxResponse { id: 0x0100, status: Status(0x0302) };
+        assert_eq!(TxResponse::decode(&TX), response);
+        assert_eq!(response.encode(), [0, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let dropped = TxResponse { id: 1, status: Status::DROPPED };
+        assert_eq!(dropped.encode()[..4], [1, 0, 0xfe, 0xff]);
+    }
+
+    #[test]
+    fn rx_slots_have_the_layout_of_netif_h() {
+        let request = RxRequest { id: 0x0100, gref: 0x0706_0504 };
+        assert_eq!(RxRequest::decode(&RX), request);
+        assert_eq!(request.encode(), [0, 1, 0, 0, 4, 5, 6, 7]);
+        let response = RxResponse {
+            id: 0x0100,
+            offset: 0x0302,
+            flags: RxFlags(0x0504),
+            status: Status(0x0706),
+        };
+        assert_eq!(RxResponse::decode(&RX), response);
+        assert_eq!(response.encode(), RX);
+    }
+
+    #[test]
+    fn the_gso_extra_has_the_layout_of_netif_h() {
+        for (kind, number) in [(GsoKind::TcpV4, 1), (GsoKind::TcpV6, 2)] {
+            let extra = Extra::gso(Gso { kind, size: 0x05b4 });
+            assert_eq!(extra.encode_rx(), [1, 0, 0xb4, 0x05, number, 0, 0, 0]);
+            assert_eq!(extra.encode_tx(), [1, 0, 0xb4, 0x05, number, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(Extra::decode_rx(&extra.encode_rx()), Ok(extra));
+        }
+    }
+
+    #[test]
+    fn what_is_no_extra_is_named() {
+        assert_eq!(Extra::decode_rx(&[0, 0, 1, 0, 1, 0, 0, 0]), Err(BadExtra::Type(0)));
+        assert_eq!(Extra::decode_rx(&[6, 0, 1, 0, 1, 0, 0, 0]), Err(BadExtra::Type(6)));
+        assert_eq!(Extra::decode_rx(&[1, 0, 0, 0, 1, 0, 0, 0]), Err(BadExtra::GsoSize));
+        assert_eq!(Extra::decode_rx(&[1, 0, 1, 0, 3, 0, 0, 0]), Err(BadExtra::GsoType(3)));
+    }
+
+    #[test]
+    fn the_two_directions_swap_the_checksum_bits() {
+        let blank = Offload { csum: Csum::Blank, gso: None };
+        let valid = Offload { csum: Csum::Valid, gso: None };
+        let gso = Some(Gso { kind: GsoKind::TcpV4, size: 1 });
+        assert_eq!(TxFlags::of(blank).0, 1 | 2);
+        assert_eq!(RxFlags::of(blank).0, 1 | 2);
+        assert_eq!(TxFlags::of(valid).0, 2);
+        assert_eq!(RxFlags::of(valid).0, 1);
+        assert_eq!(TxFlags::of(Offload::NONE).0, 0);
+        assert_eq!(RxFlags::of(Offload { csum: Csum::Unknown, gso }).0, 8);
+        assert_eq!((TxFlags::CSUM_BLANK.0, RxFlags::CSUM_BLANK.0), (1, 2));
+    }
+
+    proptest! {
+        #[test]
+        fn slots_round_trip(tx: [u8; 12], rx: [u8; 8]) {
+            prop_assert_eq!(TxRequest::decode(&tx).encode(), tx);
+            prop_assert_eq!(RxResponse::decode(&rx).encode(), rx);
+            let request = RxRequest::decode(&rx);
+            prop_assert_eq!(RxRequest::decode(&request.encode()), request);
+        }
+    }
+}
