@@ -6,4 +6,6 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod appliance;
+pub mod config;
 pub mod firewall;

@@ -8,10 +8,14 @@ extern crate alloc;
 
 mod boot;
 
-use boot::{Booted, say};
-use xen::hypervisor::{Hypervisor, Shutdown};
+use boot::{Booted, EntropySource, die, say};
+use tidegate::appliance::begin;
+use xen::hypervisor::Start;
 
-fn start(mut booted: Booted) -> ! {
+/// The policy built in, as a blob; empty if there is none.
+static POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/policy.blob"));
+
+fn start(booted: Booted) -> ! {
     say(format_args!(
         "Tidegate {} booting: {}, {} MiB, entropy: {}",
         env!("CARGO_PKG_VERSION"),
@@ -19,7 +23,22 @@ fn start(mut booted: Booted) -> ! {
         booted.ram >> 20,
         booted.entropy
     ));
-    say(format_args!("{} KiB free, cmdline {:?}", boot::left() >> 10, booted.cmdline));
-    booted.xen.shutdown(Shutdown::Poweroff);
-    boot::die(format_args!("shut down, and still here"))
+    if booted.entropy == EntropySource::Jitter {
+        say(format_args!(
+            "WARNING: this processor has neither RDSEED nor RDRAND. Secrets come from clock jitter \
+             alone: ports and keys may be guessed."
+        ));
+    }
+    let Some([store, console]) = booted.rings else {
+        die(format_args!("Tidegate is no dom0: it needs a toolstack's XenStore and console"))
+    };
+    let start = Start { cmdline: booted.cmdline, store, console };
+    let policy = (!POLICY.is_empty()).then_some(POLICY);
+    match begin(booted.xen, start, policy, boot::left(), booted.seed) {
+        Ok(appliance) => {
+            appliance.run();
+        }
+        Err(refused) => refused.halt(),
+    }
+    die(format_args!("shut down, and still here"))
 }

@@ -39,7 +39,8 @@ fn every_figure_names_the_command_that_shows_it() {
 fn digits_stand_in_tables_only() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SPECIFICATION.md");
     let text = fs::read_to_string(path).unwrap();
-    let measured = |l: &&str| ["Mbit/s", " ms", " MiB", " KiB", " µs"].iter().any(|u| l.contains(u));
+    let measured =
+        |l: &&str| ["Mbit/s", " ms", " MiB", " KiB", " µs"].iter().any(|u| l.contains(u));
     for line in text.lines().filter(|l| !l.starts_with(['|', '#'])).filter(measured) {
         assert!(!line.chars().any(|c| c.is_ascii_digit()), "a figure outside of a table: {line}");
     }

@@ -5,8 +5,8 @@
 //! `control/feature-suspend` the toolstack pauses the domain instead, which loses nothing.
 
 use alloc::string::String;
-use wire::Instant;
 use core::time::Duration;
+use wire::Instant;
 use xen::hypervisor::{Memory, Shutdown};
 use xen::store::{Client, Event, Op, Reply, RequestId, StoreError, SubmitError, Tag, TxId};
 

@@ -227,6 +227,23 @@ impl<H: Hypervisor> Path<H> {
         now: Instant,
         flights: &Flights,
     ) -> (Decisions, Replies) {
+        let (verdicts, mut replies) = self.ask(firewall, now, flights);
+        let mut decisions: Decisions = verdicts
+            .into_iter()
+            .enumerate()
+            .map(|(n, verdict)| Decision { verdict, new_head_at: memory::new_head_at(n) })
+            .collect();
+        self.decide_whole(h, fabric, firewall, now, flights, &mut decisions, &mut replies);
+        (decisions, replies)
+    }
+
+    /// Asks about all heads.
+    fn ask(
+        &mut self,
+        firewall: &mut Firewall,
+        now: Instant,
+        flights: &Flights,
+    ) -> (ArrayVec<Verdict, BATCH>, Replies) {
         let areas = memory::areas(self.private.as_mut());
         let frames: ArrayVec<Frame<'_>, BATCH> = flights
             .iter()
@@ -237,14 +254,7 @@ impl<H: Hypervisor> Path<H> {
             .collect();
         let mut outbox = Outbox::new(areas.new_heads, areas.replies);
         firewall.batch(now, &frames, &mut outbox);
-        let (verdicts, mut replies) = outbox.into_parts();
-        let mut decisions: Decisions = verdicts
-            .into_iter()
-            .enumerate()
-            .map(|(n, verdict)| Decision { verdict, new_head_at: memory::new_head_at(n) })
-            .collect();
-        self.decide_whole(h, fabric, firewall, now, flights, &mut decisions, &mut replies);
-        (decisions, replies)
+        outbox.into_parts()
     }
 
     /// Fetches the frames that cannot be told from their heads, as many as there is room for, and

@@ -1,0 +1,124 @@
+//! From what the domain was given to a running appliance, or to the lines that say why not.
+//!
+//! In: the command line, the policy built in, memory and a seed. Out: an [`Appliance`]. Never: guesses:
+//! what cannot be understood ends the domain with a message that names it.
+
+use super::control::Control;
+use super::path::Path;
+use super::ports::Ports;
+use super::{Appliance, CONTROL_TAG, POLL_MAX};
+use crate::config::Settings;
+use crate::firewall::{Budget, Firewall};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use rules::Policy;
+use xen::console::Console;
+use xen::hypervisor::{Hypervisor, Memory, Shutdown, Start};
+use xen::store::Client;
+
+/// Connections may take one part in so many of the heap.
+const FLOWS_SHARE: usize = 2;
+
+/// What is left when there is no appliance: enough to say why.
+pub struct Refused<H, M> {
+    h: H,
+    console: Console<M>,
+    why: String,
+}
+
+/// Starts the appliance. `policy` is the blob built in, `heap` how many bytes of heap are free; `seed`
+/// comes fresh from an entropy source and is used for nothing else.
+///
+/// # Errors
+/// [`Refused`], with what makes no sense and where it stands.
+#[allow(clippy::result_large_err, reason = "once, at boot")]
+pub fn begin<H: Hypervisor, M: Memory>(
+    mut h: H,
+    start: Start<M>,
+    policy: Option<&[u8]>,
+    heap: usize,
+    seed: [u8; 32],
+) -> Result<Appliance<H, M>, Refused<H, M>> {
+    let mut console = Console::new(start.console.0, start.console.1);
+    let settings = match Settings::parse(&start.cmdline) {
+        Ok(settings) => settings,
+        Err(mistake) => return Err(Refused { h, console, why: format!("{mistake}") }),
+    };
+    let policy = load(&mut h, &mut console, policy);
+    let config = settings.firewall(policy);
+    let budget = Budget { bytes: heap / FLOWS_SHARE };
+    let firewall = match Firewall::new(config, budget, seed) {
+        Ok(firewall) => firewall,
+        Err(error) => {
+            let why = format!("connection tracking: {error}");
+            return Err(Refused { h, console, why });
+        }
+    };
+    let Ok(path) = Path::new(&mut h) else {
+        let why = String::from("not enough memory for the packet path");
+        return Err(Refused { h, console, why });
+    };
+    let mut store = Client::new(start.store.0, start.store.1);
+    let control = match Control::start(&mut store, CONTROL_TAG) {
+        Ok(control) => control,
+        Err(error) => {
+            let why = format!("XenStore takes no requests: {error:?}");
+            return Err(Refused { h, console, why });
+        }
+    };
+    Ok(Appliance {
+        h,
+        store,
+        console,
+        ports: Ports::new(),
+        path,
+        firewall,
+        control,
+        hot: Vec::new(),
+        listed: Vec::with_capacity(POLL_MAX),
+    })
+}
+
+/// Reads the policy and says which it is. One that is broken opens nothing.
+fn load<H: Hypervisor, M: Memory>(
+    h: &mut H,
+    console: &mut Console<M>,
+    blob: Option<&[u8]>,
+) -> Option<Policy> {
+    match blob.map(Policy::decode) {
+        None => {
+            console.say(h, format_args!("no policy: everything is dropped"));
+            None
+        }
+        Some(Ok(policy)) => {
+            let (name, rules) = (policy.name(), policy.rule_ids().count());
+            console.say(h, format_args!("policy {name}: {rules} rules, {}", policy.digest()));
+            Some(policy)
+        }
+        Some(Err(error)) => {
+            console.say(h, format_args!("WARNING: policy: {error}: everything is dropped"));
+            None
+        }
+    }
+}
+
+impl<H: Hypervisor, M: Memory> Refused<H, M> {
+    /// Says why there is nothing to run and ends the domain, once the console has been read or after
+    /// a bounded number of looks.
+    pub fn halt(mut self) {
+        self.console.say(&mut self.h, format_args!("{}", self.why));
+        self.console.say(&mut self.h, format_args!("halting"));
+        for _ in 0..100 {
+            if self.console.is_drained() {
+                break;
+            }
+            let soon = self.h.now() + core::time::Duration::from_millis(10);
+            if self.h.poll(&[], Some(soon)).is_err() {
+                break;
+            }
+            self.h.take_pending();
+        }
+        self.h.shutdown(Shutdown::Poweroff);
+    }
+}

@@ -1,0 +1,249 @@
+//! The appliance: the devices, XenStore, the console and the firewall in one loop.
+//!
+//! In: a hypervisor and what the toolstack gave the domain. Out: frames forwarded, a log on the
+//! console, and in the end why the domain ends. Never: waits for anybody but in [`Hypervisor::poll`],
+//! with everything done that could be done.
+
+mod begin;
+mod control;
+mod memory;
+mod path;
+mod ports;
+
+pub use begin::{Refused, begin};
+pub use control::Request;
+pub use path::{PathCounters, Turn};
+
+use crate::firewall::{Firewall, Link};
+use alloc::vec::Vec;
+use control::{Control, Found};
+use core::fmt;
+use path::Path;
+use ports::Ports;
+use wire::{Instant, Port};
+use xen::console::Console;
+use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet, Shutdown};
+use xen::store::{Client, Event, Tag};
+
+const CONTROL_TAG: Tag = Tag(0);
+
+/// Event channels SCHEDOP_poll takes at once.
+const POLL_MAX: usize = 128;
+
+/// How long to sleep at most when there are more event channels than can be listed: one that becomes
+/// pending between the last look and the sleep would not wake us.
+const BLIND_SLEEP: core::time::Duration = core::time::Duration::from_millis(5);
+
+/// XenStore events served before the packet path has its turn again.
+const EVENTS_A_TURN: usize = 64;
+
+/// Lines of the firewall's log written in one turn.
+const LINES_A_TURN: usize = 16;
+
+/// What one round of work left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// There may be more: work again at once.
+    Busy,
+    /// Everything is done until an event comes, or this time.
+    Idle(Option<Instant>),
+    /// The domain is to end.
+    End(Shutdown),
+}
+
+/// All of Tidegate but its boot.
+pub struct Appliance<H: Hypervisor, M: Memory> {
+    h: H,
+    store: Client<M>,
+    console: Console<M>,
+    ports: Ports<H>,
+    path: Path<H>,
+    firewall: Firewall,
+    control: Control,
+    hot: Vec<Port>,
+    listed: Vec<EvtPort>,
+}
+
+impl<H: Hypervisor, M: Memory> Appliance<H, M> {
+    /// Works until the domain is told to end.
+    pub fn run(mut self) -> Shutdown {
+        loop {
+            match self.work() {
+                Work::Busy => {}
+                Work::Idle(until) => self.sleep(until),
+                Work::End(why) => {
+                    self.say(format_args!("ending: {why:?}"));
+                    self.h.shutdown(why);
+                    return why;
+                }
+            }
+        }
+    }
+
+    /// One round: events, frames, time, news, log.
+    pub fn work(&mut self) -> Work {
+        let pending = self.h.take_pending();
+        self.wake(&pending);
+        let events = self.serve_store();
+        let turn = self.forward();
+        let until = self.tick();
+        self.tell_news();
+        let lines = self.write_log();
+        self.store.pump(&mut self.h);
+        if let Some(why) = self.control.due(self.h.now()) {
+            return Work::End(why);
+        }
+        if turn.frames != 0 || turn.more || events || lines || !pending.is_empty() {
+            Work::Busy
+        } else {
+            Work::Idle(until)
+        }
+    }
+
+    /// Sleeps until something is pending or `until` has come.
+    pub fn sleep(&mut self, until: Option<Instant>) {
+        self.listed.clear();
+        self.listed.push(self.store.port());
+        self.listed.extend(self.ports.events());
+        let now = self.h.now();
+        let until = if self.listed.len() > POLL_MAX {
+            self.listed.truncate(POLL_MAX);
+            let soon = now + BLIND_SLEEP;
+            Some(until.map_or(soon, |until| until.min(soon)))
+        } else {
+            until
+        };
+        if until.is_some_and(|until| until <= now) {
+            return;
+        }
+        if let Err(error) = self.h.poll(&self.listed, until) {
+            // Without poll the loop would spin; it still works, and says so once a round.
+            self.say(format_args!("poll failed: {error:?}"));
+        }
+    }
+
+    /// The hypervisor, for those who drive it from outside.
+    pub const fn hypervisor(&mut self) -> &mut H {
+        &mut self.h
+    }
+
+    /// The firewall.
+    pub const fn firewall(&self) -> &Firewall {
+        &self.firewall
+    }
+
+    /// What the packet path counted.
+    pub const fn counters(&self) -> &PathCounters {
+        &self.path.counters
+    }
+
+    fn wake(&mut self, pending: &PortSet) {
+        if !pending.is_empty() {
+            self.ports.on_event(&mut self.h, pending);
+        }
+        self.store.pump(&mut self.h);
+    }
+
+    /// Returns whether events may be left.
+    fn serve_store(&mut self) -> bool {
+        for _ in 0..EVENTS_A_TURN {
+            let Some(event) = self.store.next_event() else { return false };
+            match &event {
+                Event::Reply { tag, .. } | Event::Watch { tag, .. } if *tag == CONTROL_TAG => {
+                    let now = self.h.now();
+                    match self.control.on_store(now, &mut self.store, &event) {
+                        Some(Found::Ignored(what)) => {
+                            self.say(format_args!("control/shutdown: ignoring {what:?}"));
+                        }
+                        Some(Found::Refused(path, error)) => {
+                            self.say(format_args!("{path}: XenStore refuses: {}", error.name()));
+                        }
+                        None => {}
+                    }
+                }
+                Event::Broken(why) => self.say(format_args!("XenStore is lost: {why:?}")),
+                Event::Reply { .. } | Event::Watch { .. } => {
+                    self.ports.on_store(&mut self.h, &mut self.store, &event);
+                }
+            }
+        }
+        true
+    }
+
+    fn forward(&mut self) -> Turn {
+        self.ports.hot(&mut self.hot);
+        self.path.turn(&mut self.h, &mut self.ports, &mut self.firewall, &self.hot)
+    }
+
+    /// Does what is due; returns when next there will be.
+    fn tick(&mut self) -> Option<Instant> {
+        let now = self.h.now();
+        let devices = self.ports.tick(&mut self.h, &mut self.store, now);
+        let firewall = self.path.tick(&mut self.h, &mut self.ports, &mut self.firewall);
+        [devices, firewall].into_iter().flatten().min()
+    }
+
+    /// Tells the firewall who came and went, and the console as well.
+    fn tell_news(&mut self) {
+        let now = self.h.now();
+        while let Some(notice) = self.ports.next_uplink_notice() {
+            match notice {
+                netfront::Notice::Up { port, mac, mtu, backend } => {
+                    self.firewall.port_up(now, port, Link::Uplink { mac, mtu });
+                    self.say(format_args!("uplink up: {backend}, {mac}, mtu {mtu}"));
+                }
+                netfront::Notice::Down { port } => {
+                    self.firewall.port_down(now, port);
+                    self.say(format_args!("uplink down"));
+                }
+                netfront::Notice::Problem { text } => self.say(format_args!("uplink: {text}")),
+            }
+        }
+        while let Some(notice) = self.ports.next_client_notice() {
+            match notice {
+                netback::Notice::Up { port, dom, handle, mac, addrs, mtu } => {
+                    let shown = Addrs(&addrs);
+                    self.console.say(
+                        &mut self.h,
+                        format_args!("client {dom} vif {handle} up: {shown}, {mac}, mtu {mtu}"),
+                    );
+                    self.firewall.port_up(now, port, Link::Client { mac, addrs, mtu });
+                }
+                netback::Notice::Down { port } => {
+                    self.firewall.port_down(now, port);
+                    self.say(format_args!("client on {port:?} down"));
+                }
+                netback::Notice::Problem { text } => self.say(format_args!("client: {text}")),
+            }
+        }
+    }
+
+    /// Returns whether lines may be left.
+    fn write_log(&mut self) -> bool {
+        for _ in 0..LINES_A_TURN {
+            let Some(log) = self.firewall.next_log() else { return false };
+            self.say(format_args!("{log}"));
+        }
+        true
+    }
+
+    fn say(&mut self, message: fmt::Arguments<'_>) {
+        self.console.say(&mut self.h, message);
+    }
+}
+
+/// Addresses as a list.
+struct Addrs<'a>(&'a [core::net::IpAddr]);
+
+impl fmt::Display for Addrs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no address");
+        }
+        for (n, addr) in self.0.iter().enumerate() {
+            let space = if n == 0 { "" } else { " " };
+            write!(f, "{space}{addr}")?;
+        }
+        Ok(())
+    }
+}

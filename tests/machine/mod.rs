@@ -1,0 +1,177 @@
+//! A whole machine in memory: XenStore, the toolstack, a Linux-like sys-net, Linux-like clients, and
+//! the appliance between them. Repeated by its seed; time is virtual.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
+
+#[path = "../../wire/tests/common/mod.rs"]
+pub mod frames;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+use tidegate::appliance::{Appliance, Work, begin};
+use wire::{Instant, Mac};
+use xen::hypervisor::{DomId, Hypervisor, Page, Shutdown, Start};
+use xen::sim::peer_back::{Offers, PeerBack};
+use xen::sim::peer_front::{Manners, PeerFront};
+use xen::sim::toolstack::{Job, Toolstack, VifSpec};
+use xen::sim::xenstored::Xenstored;
+use xen::sim::{Sim, SimHypervisor, SimPage};
+
+pub const SYS_NET: DomId = DomId(1);
+pub const TIDEGATE: DomId = DomId(2);
+pub const UPLINK_MAC: Mac = Mac([0, 0x16, 0x3e, 0x5e, 0x6c, 0x01]);
+pub const CLIENT_MAC: Mac = Mac([0, 0x16, 0x3e, 0x5e, 0x6c, 0x00]);
+pub const OWN: Ipv4Addr = Ipv4Addr::new(10, 137, 255, 2);
+pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(93, 184, 216, 34));
+pub const CMDLINE: &str = "ip=10.137.255.2 gwmac=fe:ff:ff:ff:ff:ff gw=10.137.255.1";
+pub const OPEN: &str = include_str!("../../examples/open.tide");
+const SEED: [u8; 32] = [7; 32];
+const HEAP: usize = 8 << 20;
+
+type Sut = Appliance<SimHypervisor, SimPage>;
+
+/// The machine.
+pub struct Machine {
+    pub sim: Sim,
+    pub xs: Xenstored,
+    pub tools: Toolstack,
+    pub appliance: Rc<RefCell<Sut>>,
+    pub uplink: Uplink,
+    console: SimPage,
+}
+
+/// Our uplink, and sys-net's end of it.
+pub struct Uplink {
+    pub spec: VifSpec,
+    pub peer: PeerBack,
+}
+
+/// A client domain with one vif.
+pub struct Client {
+    pub spec: VifSpec,
+    pub peer: PeerFront,
+    pub addr: IpAddr,
+}
+
+impl Machine {
+    /// A machine whose firewall lets clients out, its uplink connected.
+    pub fn open(seed: u64) -> Self {
+        Self::new(seed, CMDLINE, Some(OPEN))
+    }
+
+    /// A machine with this command line and policy, its uplink connected.
+    pub fn new(seed: u64, cmdline: &str, policy: Option<&str>) -> Self {
+        let sim = Sim::new(seed);
+        let xs = Xenstored::new(&sim);
+        let tools = Toolstack::new(&sim, &xs);
+        let store = xs.introduce(TIDEGATE);
+        let mut h = sim.domain(TIDEGATE);
+        let console = h.page().unwrap();
+        let view = sim.page_at(TIDEGATE, console.frame());
+        let evtchn = h.alloc_unbound(SYS_NET).unwrap();
+        xs.set("/local/domain/2/control/shutdown", "");
+        let start = Start { cmdline: cmdline.into(), store, console: (view, evtchn) };
+        let blob = policy.map(|text| lang::compile("test.tide", text).expect("a policy").blob);
+        let appliance = begin(h, start, blob.as_deref(), HEAP, SEED).ok().expect("a good start");
+        let appliance = Rc::new(RefCell::new(appliance));
+        let actor = Rc::clone(&appliance);
+        let domain = sim.clone();
+        sim.add_actor(TIDEGATE, move || turn(&domain, &actor));
+        let uplink = plug(&sim, &xs, &tools, SYS_NET, 0);
+        let machine = Self { sim, xs, tools, appliance, uplink, console };
+        machine.wait("the uplink to be up", || machine.uplink.peer.is_connected());
+        machine
+    }
+
+    /// A new uplink of the firewall, served by `back`.
+    pub fn plug(&mut self, back: DomId, handle: u32) {
+        self.uplink = plug(&self.sim, &self.xs, &self.tools, back, handle);
+    }
+
+    /// A connected client with the address 10.137.0.`dom`.
+    pub fn client(&self, dom: u16) -> Client {
+        let client = self.boot(dom, Manners::default());
+        self.wait("the client to be up", || client.peer.is_up());
+        client
+    }
+
+    /// A client domain whose vif is attached.
+    pub fn boot(&self, dom: u16, manners: Manners) -> Client {
+        let start = self.xs.introduce(DomId(dom));
+        let peer = PeerFront::start(&self.sim, DomId(dom), start, TIDEGATE, 0, manners);
+        let addr = format!("10.137.0.{dom}");
+        let spec = VifSpec::new(DomId(dom), TIDEGATE, 0, CLIENT_MAC).with_ip(&addr);
+        let job = self.tools.attach(spec.clone());
+        assert_eq!(self.tools.finish(job), Ok(()), "attaching the vif of domain {dom}");
+        Client { spec, peer, addr: addr.parse().unwrap() }
+    }
+
+    /// Runs until a named condition holds, for a virtual minute at most.
+    pub fn wait(&self, what: &str, done: impl FnMut() -> bool) {
+        let deadline = self.sim.now() + Duration::from_secs(60);
+        let held = self.sim.run_until_done(deadline, done);
+        assert!(held, "waited in vain for {what}; console:\n{}", self.console());
+    }
+
+    /// Runs until nobody has anything to do just now.
+    pub fn settle(&self) {
+        self.sim.settle();
+    }
+
+    /// Runs for a while.
+    pub fn run(&self, time: Duration) {
+        self.sim.run_until(self.sim.now() + time);
+    }
+
+    /// How a job of the toolstack ends.
+    pub fn finish(&self, job: Job) {
+        assert_eq!(self.tools.finish(job), Ok(()), "console:\n{}", self.console());
+    }
+
+    /// What stands in the console's ring, oldest first as far as it was not overwritten.
+    pub fn console(&self) -> String {
+        let page = self.sim.peek(self.console.frame());
+        String::from_utf8_lossy(&page[1024..3072]).replace('\0', "")
+    }
+
+    /// Reads the console, so that there is room again.
+    pub fn read_console(&self) -> String {
+        let text = self.console();
+        let page = self.sim.peek(self.console.frame());
+        self.sim.poke(self.console.frame(), 1024, &[0; 2048]);
+        self.sim.poke(self.console.frame(), 3080, &page[3084..3088]);
+        text
+    }
+
+    /// Why the firewall's domain has ended, if it has.
+    pub fn ended(&self) -> Option<Shutdown> {
+        self.sim.shutdown_of(TIDEGATE)
+    }
+}
+
+fn plug(sim: &Sim, xs: &Xenstored, tools: &Toolstack, back: DomId, handle: u32) -> Uplink {
+    let mut spec = VifSpec::new(TIDEGATE, back, handle, UPLINK_MAC);
+    spec.driver_domain = false;
+    tools.attach(spec.clone());
+    let peer = PeerBack::start(sim, xs, &spec, Offers::default());
+    Uplink { spec, peer }
+}
+
+/// One turn of the appliance's domain, as its `run` would do without the sleep.
+fn turn(sim: &Sim, appliance: &RefCell<Sut>) -> Option<Instant> {
+    if sim.shutdown_of(TIDEGATE).is_some() {
+        return None;
+    }
+    let mut appliance = appliance.borrow_mut();
+    loop {
+        match appliance.work() {
+            Work::Busy => {}
+            Work::Idle(until) => return until,
+            Work::End(why) => {
+                appliance.hypervisor().shutdown(why);
+                return None;
+            }
+        }
+    }
+}
