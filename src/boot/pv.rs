@@ -8,12 +8,10 @@ use super::voice::{self, die};
 use super::{Ring, Start, image, ram, traps};
 use core::ops::Range;
 use core::ptr::{NonNull, with_exposed_provenance, with_exposed_provenance_mut};
-use xen::hypervisor::{EvtPort, PAGE_SIZE};
-use xen::raw::abi::{mmu_update, pte, start_info};
+use xen::hypervisor::{DomId, EvtPort, PAGE_SIZE};
+use xen::raw::abi::{SIF_INITDOMAIN, mmu_update, nr, pte, start_info};
 use xen::raw::{Mode, call};
 
-const MMU_UPDATE: u32 = 1;
-const SELF: u64 = 0x7ff0;
 /// MACH2PHYS_VIRT_START: where every PV guest can look up its page by machine frame.
 const MACH2PHYS: usize = 0xffff_8000_0000_0000;
 /// What one level-1 table maps.
@@ -22,12 +20,10 @@ const CHUNK: usize = 512 * PAGE_SIZE;
 const WINDOW: usize = 5 * CHUNK;
 /// Entries that lead to other tables.
 const TABLE: u64 = pte::PRESENT | pte::WRITE | pte::USER | pte::ACCESSED;
-/// SIF_INITDOMAIN (xen.h).
-const INITDOMAIN: u32 = 2;
 
 #[unsafe(no_mangle)]
 extern "C" fn pv_main(info: &'static start_info) -> ! {
-    let dom0 = info.flags & INITDOMAIN != 0;
+    let dom0 = info.flags & SIF_INITDOMAIN != 0;
     let rings = if dom0 { None } else { rings(info) };
     match &rings {
         None => voice::use_xen(),
@@ -197,8 +193,9 @@ impl Tables<'_> {
         let ptr = self.machine(table) + index as u64 * 8;
         let mut update = mmu_update { ptr, val: self.machine(new) | rights };
         let at = (&raw mut update).addr() as u64;
+        let args = [at, 1, 0, DomId::SELF.0.into()];
         // SAFETY: one update (ptr is MMU_NORMAL_PT_UPDATE, 0) of an entry that was not present.
-        if let Err(e) = unsafe { call::call::<MMU_UPDATE>([at, 1, 0, SELF]) } {
+        if let Err(e) = unsafe { call::call::<{ nr::MMU_UPDATE }>(args) } {
             die(format_args!("Tidegate: Xen refuses the page table at {new:#x}: {e:?}"));
         }
     }

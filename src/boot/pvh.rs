@@ -10,14 +10,10 @@ use core::arch::asm;
 use core::ops::Range;
 use core::ptr::{NonNull, with_exposed_provenance, with_exposed_provenance_mut};
 use xen::hypervisor::{EvtPort, PAGE_SIZE};
-use xen::raw::abi::{hvm, pte};
+use xen::raw::abi::{SIF_INITDOMAIN, hvm, nr, pte, xenmem};
 use xen::raw::{Mode, call};
 
-const MEMORY_OP: u32 = 12;
-const XENMEM_MEMORY_MAP: u32 = 9;
 const MAGIC: u32 = 0x336e_c578;
-/// SIF_INITDOMAIN (xen.h).
-const INITDOMAIN: u32 = 2;
 /// E820 type of RAM.
 const RAM: u32 = 1;
 const LARGE_PAGE: usize = 2 << 20;
@@ -93,7 +89,7 @@ extern "C" fn pvh_main(info: &'static StartInfo) -> ! {
     if !unsafe { call::enable() } {
         no_xen();
     }
-    let rings = if info.flags & INITDOMAIN != 0 { None } else { rings() };
+    let rings = if info.flags & SIF_INITDOMAIN != 0 { None } else { rings() };
     match &rings {
         None => voice::use_xen(),
         Some((_, console)) => voice::use_ring(console.at, console.port),
@@ -167,7 +163,7 @@ fn regions(info: &StartInfo) -> Regions {
     let mut buffer = [[0_u32; 5]; 128];
     let mut map = MemoryMap { entries: 128, buffer: buffer.as_mut_ptr() };
     // SAFETY: the structure of this command, with room for as many entries as it says.
-    if let Err(e) = unsafe { call::op::<MEMORY_OP, _>(XENMEM_MEMORY_MAP, &mut map) } {
+    if let Err(e) = unsafe { call::op::<{ nr::MEMORY_OP }, _>(xenmem::MEMORY_MAP, &mut map) } {
         die(format_args!("Tidegate: no memory map: Xen says {e:?}"));
     }
     let long = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;

@@ -10,7 +10,6 @@ use xen::raw::{abi, call};
 
 global_asm!(include_str!("traps.s"));
 
-const SET_TRAP_TABLE: u32 = 0;
 /// FLAT_KERNEL_CS (xen-x86_64.h).
 const PV_CODE: u16 = 0xe033;
 const PVH_CODE: u16 = 8;
@@ -36,7 +35,9 @@ pub(super) fn install_pv() {
         *entry = abi::trap_info { vector: vector as u8, flags: 0, cs: PV_CODE, address: *address };
     }
     // SAFETY: the handlers of traps.s take what Xen pushes; the last entry stays 0.
-    let set = unsafe { call::call::<SET_TRAP_TABLE>([table.as_ptr().addr() as u64, 0, 0, 0]) };
+    let set = unsafe {
+        call::call::<{ abi::nr::SET_TRAP_TABLE }>([table.as_ptr().addr() as u64, 0, 0, 0])
+    };
     if let Err(e) = set {
         voice::say(format_args!("no exception handlers: Xen says {e:?}"));
     }

@@ -11,13 +11,11 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use xen::console::Console;
 use xen::hypervisor::{EvtPort, Shutdown};
-use xen::raw::{Xen, abi, call};
+use xen::raw::abi::{EVTCHNOP_send, SCHEDOP_yield, evtchn_send, nr};
+use xen::raw::{Xen, call};
 
 /// Time-stamp ticks the last words wait for the console daemon at most: about a second.
 const PATIENCE: u64 = 3_000_000_000;
-/// SCHEDOP_yield and SCHEDOP's hypercall number are all that is needed to wait here.
-const SCHED_OP: u32 = 29;
-const EVENT_CHANNEL_OP: u32 = 32;
 
 static RING: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static PORT: AtomicU32 = AtomicU32::new(0);
@@ -80,13 +78,13 @@ fn wait_for(mut done: impl FnMut() -> bool) {
     let start = unsafe { _rdtsc() };
     // SAFETY: as above.
     while !done() && unsafe { _rdtsc() }.wrapping_sub(start) < PATIENCE {
-        // SAFETY: SCHEDOP_yield (0) has no argument.
-        let _yielded = unsafe { call::call::<SCHED_OP>([0; 4]) };
+        // SAFETY: SCHEDOP_yield has no argument.
+        let _yielded = unsafe { call::call::<{ nr::SCHED_OP }>([SCHEDOP_yield.into(), 0, 0, 0]) };
     }
 }
 
 fn signal() {
-    let mut arg = abi::evtchn_send { port: PORT.load(Ordering::Relaxed) };
-    // SAFETY: EVTCHNOP_send (4) takes this structure.
-    let _nobody = unsafe { call::op::<EVENT_CHANNEL_OP, _>(4, &mut arg) };
+    let mut arg = evtchn_send { port: PORT.load(Ordering::Relaxed) };
+    // SAFETY: EVTCHNOP_send takes this structure.
+    let _nobody = unsafe { call::op::<{ nr::EVENT_CHANNEL_OP }, _>(EVTCHNOP_send, &mut arg) };
 }

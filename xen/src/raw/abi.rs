@@ -5,9 +5,23 @@
 use core::mem::{offset_of, size_of};
 
 pub use xen_sys::{
-    evtchn_alloc_unbound, evtchn_bind_interdomain, evtchn_close, evtchn_send, mmu_update,
-    sched_poll, sched_shutdown, shared_info, start_info, trap_info, vcpu_time_info,
+    EVTCHNOP_alloc_unbound, EVTCHNOP_bind_interdomain, EVTCHNOP_close, EVTCHNOP_send, SCHEDOP_poll,
+    SCHEDOP_shutdown, SCHEDOP_yield, SHUTDOWN_crash, SHUTDOWN_poweroff, SHUTDOWN_reboot,
+    SIF_INITDOMAIN, evtchn_alloc_unbound, evtchn_bind_interdomain, evtchn_close, evtchn_send,
+    mmu_update, sched_poll, sched_shutdown, shared_info, start_info, trap_info, vcpu_time_info,
 };
+
+/// Numbers of hypercalls (__HYPERVISOR_*, xen.h).
+pub mod nr {
+    pub use xen_sys::{
+        __HYPERVISOR_console_io as CONSOLE_IO, __HYPERVISOR_event_channel_op as EVENT_CHANNEL_OP,
+        __HYPERVISOR_grant_table_op as GRANT_TABLE_OP, __HYPERVISOR_hvm_op as HVM_OP,
+        __HYPERVISOR_memory_op as MEMORY_OP, __HYPERVISOR_mmu_update as MMU_UPDATE,
+        __HYPERVISOR_physdev_op as PHYSDEV_OP, __HYPERVISOR_sched_op as SCHED_OP,
+        __HYPERVISOR_set_trap_table as SET_TRAP_TABLE,
+        __HYPERVISOR_update_va_mapping as UPDATE_VA_MAPPING,
+    };
+}
 
 /// GNTTABOP_* (grant_table.h).
 pub mod gnttabop {
@@ -41,6 +55,7 @@ pub mod gntcopy {
 /// XENMEM_* and the spaces of `add_to_physmap` (memory.h).
 pub mod xenmem {
     pub const ADD_TO_PHYSMAP: u32 = 7;
+    pub const MEMORY_MAP: u32 = 9;
     pub const SHARED_INFO: u32 = 0;
     pub const GRANT_TABLE: u32 = 1;
 }

@@ -3,13 +3,9 @@
 //! In: numbers and addresses of structures. Out: what Xen answered. Both modes call into the same
 //! page: in a PV guest the domain builder filled it, in a PVH guest [`enable`] has Xen fill it.
 
-use super::abi::{self, UVMF_INVLPG};
+use super::abi::{self, UVMF_INVLPG, nr};
 use crate::hypervisor::{DomId, Errno};
 use core::arch::{asm, global_asm, x86_64::__cpuid};
-use xen_sys::{
-    __HYPERVISOR_console_io, __HYPERVISOR_grant_table_op, __HYPERVISOR_hvm_op,
-    __HYPERVISOR_update_va_mapping,
-};
 
 // One 32-byte entry for each hypercall. Named by the HYPERCALL_PAGE note of the ELF.
 global_asm!(
@@ -101,7 +97,7 @@ pub unsafe fn op<const NR: u32, T>(cmd: u32, arg: &mut T) -> Result<u64, Errno> 
 pub unsafe fn grant_table_op<T>(cmd: u32, ops: &mut [T]) -> Result<u64, Errno> {
     let [ptr, len] = [ops.as_mut_ptr().addr() as u64, ops.len() as u64];
     // SAFETY: the caller's promise.
-    unsafe { call::<__HYPERVISOR_grant_table_op>([cmd.into(), ptr, len, 0]) }
+    unsafe { call::<{ nr::GRANT_TABLE_OP }>([cmd.into(), ptr, len, 0]) }
 }
 
 /// HVMOP_get_param of our own domain. PVH only.
@@ -111,7 +107,7 @@ pub unsafe fn grant_table_op<T>(cmd: u32, ops: &mut [T]) -> Result<u64, Errno> {
 pub fn hvm_param(index: u32) -> Result<u64, Errno> {
     let mut param = abi::HvmParam { domid: DomId::SELF.0, index, value: 0 };
     // SAFETY: HVMOP_get_param takes a xen_hvm_param and writes its value.
-    unsafe { op::<__HYPERVISOR_hvm_op, _>(abi::hvm::GET_PARAM, &mut param)? };
+    unsafe { op::<{ nr::HVM_OP }, _>(abi::hvm::GET_PARAM, &mut param)? };
     Ok(param.value)
 }
 
@@ -119,7 +115,7 @@ pub fn hvm_param(index: u32) -> Result<u64, Errno> {
 pub fn console_io(text: &[u8]) {
     // SAFETY: CONSOLEIO_write (0) reads `text.len()` bytes at the address.
     let _dropped_is_fine = unsafe {
-        call::<__HYPERVISOR_console_io>([0, text.len() as u64, text.as_ptr().addr() as u64, 0])
+        call::<{ nr::CONSOLE_IO }>([0, text.len() as u64, text.as_ptr().addr() as u64, 0])
     };
 }
 
@@ -132,7 +128,7 @@ pub fn console_io(text: &[u8]) {
 /// The errno of the hypercall.
 pub unsafe fn update_va_mapping(va: usize, entry: u64) -> Result<u64, Errno> {
     // SAFETY: the caller's promise.
-    unsafe { call::<__HYPERVISOR_update_va_mapping>([va as u64, entry, UVMF_INVLPG, 0]) }
+    unsafe { call::<{ nr::UPDATE_VA_MAPPING }>([va as u64, entry, UVMF_INVLPG, 0]) }
 }
 
 fn at<T>(arg: &mut T) -> u64 {

@@ -18,7 +18,7 @@ use crate::hypervisor::{
 };
 use abi::{
     AddToPhysmap, GrantEntry, MapGrantRef, QuerySize, SetupTable, UnmapGrantRef, gntcopy, gntmap,
-    gnttabop, pte, shared_info, xenmem,
+    gnttabop, nr, pte, shared_info, xenmem,
 };
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -26,11 +26,6 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use wire::Instant;
-use xen_sys::{
-    __HYPERVISOR_event_channel_op as EVENT_CHANNEL_OP, __HYPERVISOR_memory_op as MEMORY_OP,
-    __HYPERVISOR_sched_op as SCHED_OP,
-};
-
 const SELF: u16 = DomId::SELF.0;
 /// Pages of the grant table we use at most: 32768 references, Xen's default limit.
 const GRANT_FRAMES: usize = 64;
@@ -57,7 +52,7 @@ pub struct Machine {
     /// PV or PVH.
     pub mode: Mode,
     /// Addresses with page tables but without memory (PVH: identity mapped and without RAM), for
-    /// pages of Xen and of other domains.
+    /// pages of Xen and of other domains. The first becomes the shared info page.
     pub window: core::ops::Range<usize>,
     /// Takes contiguous pages nobody else uses, for good. Their address is that of the page number.
     pub take: fn(pages: usize) -> Option<NonNull<u8>>,
@@ -141,10 +136,10 @@ impl Xen {
         Ok(xen)
     }
 
-    /// The ring page the toolstack made as `page` (PV: machine frame, PVH: page number).
+    /// The ring page of the toolstack that is mapped at `at`.
     ///
     /// # Safety
-    /// It is such a page, mapped at `at`, and asked for once.
+    /// It is such a page, and stays mapped.
     #[must_use]
     pub const unsafe fn ring(at: NonNull<u8>) -> Shared<Lent> {
         // SAFETY: the caller's promise.
@@ -197,7 +192,7 @@ fn add_to_physmap(space: u32, idx: u64, at: NonNull<u8>) -> Result<(), Errno> {
     let gpfn = (at.addr().get() / PAGE_SIZE) as u64;
     let mut arg = AddToPhysmap { domid: SELF, size: 0, space, idx, gpfn };
     // SAFETY: the page is in the window, where no RAM is.
-    unsafe { call::op::<MEMORY_OP, _>(xenmem::ADD_TO_PHYSMAP, &mut arg) }.map(drop)
+    unsafe { call::op::<{ nr::MEMORY_OP }, _>(xenmem::ADD_TO_PHYSMAP, &mut arg) }.map(drop)
 }
 
 fn map_grant_table(mode: Mode, at: NonNull<u8>, frames: usize) -> Result<(), Errno> {
@@ -330,7 +325,7 @@ impl Hypervisor for Xen {
     fn alloc_unbound(&mut self, remote: DomId) -> Result<EvtPort, Errno> {
         let mut arg = abi::evtchn_alloc_unbound { dom: SELF, remote_dom: remote.0, port: 0 };
         // SAFETY: the structure of this command.
-        unsafe { call::op::<EVENT_CHANNEL_OP, _>(xen_sys::EVTCHNOP_alloc_unbound, &mut arg)? };
+        unsafe { call::op::<{ nr::EVENT_CHANNEL_OP }, _>(abi::EVTCHNOP_alloc_unbound, &mut arg)? };
         Ok(EvtPort(arg.port))
     }
 
@@ -338,7 +333,9 @@ impl Hypervisor for Xen {
         let mut arg =
             abi::evtchn_bind_interdomain { remote_dom: remote.0, remote_port: port, local_port: 0 };
         // SAFETY: the structure of this command.
-        unsafe { call::op::<EVENT_CHANNEL_OP, _>(xen_sys::EVTCHNOP_bind_interdomain, &mut arg)? };
+        unsafe {
+            call::op::<{ nr::EVENT_CHANNEL_OP }, _>(abi::EVTCHNOP_bind_interdomain, &mut arg)?
+        };
         Ok(EvtPort(arg.local_port))
     }
 
@@ -346,7 +343,7 @@ impl Hypervisor for Xen {
         let mut arg = abi::evtchn_close { port: port.0 };
         // SAFETY: the structure of this command. It fails for a port that is not open: nothing to do.
         let _was_open =
-            unsafe { call::op::<EVENT_CHANNEL_OP, _>(xen_sys::EVTCHNOP_close, &mut arg) };
+            unsafe { call::op::<{ nr::EVENT_CHANNEL_OP }, _>(abi::EVTCHNOP_close, &mut arg) };
         if let Some(word) = self.pending().nth(port.0 as usize / 64) {
             word.fetch_and(!(1 << (port.0 % 64)), Ordering::Relaxed);
         }
@@ -355,7 +352,7 @@ impl Hypervisor for Xen {
     fn notify(&mut self, port: EvtPort) -> Result<(), Errno> {
         let mut arg = abi::evtchn_send { port: port.0 };
         // SAFETY: the structure of this command.
-        unsafe { call::op::<EVENT_CHANNEL_OP, _>(xen_sys::EVTCHNOP_send, &mut arg) }.map(drop)
+        unsafe { call::op::<{ nr::EVENT_CHANNEL_OP }, _>(abi::EVTCHNOP_send, &mut arg) }.map(drop)
     }
 
     fn take_pending(&mut self) -> PortSet {
@@ -381,7 +378,7 @@ impl Hypervisor for Xen {
             timeout: until.map_or(0, |at| at.as_nanos().max(1)),
         };
         // SAFETY: the structure of this command; the list has `nr_ports` ports.
-        unsafe { call::op::<SCHED_OP, _>(xen_sys::SCHEDOP_poll, &mut arg) }.map(drop)
+        unsafe { call::op::<{ nr::SCHED_OP }, _>(abi::SCHEDOP_poll, &mut arg) }.map(drop)
     }
 
     fn shutdown(&mut self, why: Shutdown) {
@@ -392,14 +389,14 @@ impl Hypervisor for Xen {
 /// Ends this domain, for who has no [`Xen`] at hand.
 pub fn shutdown(why: Shutdown) -> ! {
     let reason = match why {
-        Shutdown::Poweroff => xen_sys::SHUTDOWN_poweroff,
-        Shutdown::Reboot => xen_sys::SHUTDOWN_reboot,
-        Shutdown::Crash => xen_sys::SHUTDOWN_crash,
+        Shutdown::Poweroff => abi::SHUTDOWN_poweroff,
+        Shutdown::Reboot => abi::SHUTDOWN_reboot,
+        Shutdown::Crash => abi::SHUTDOWN_crash,
     };
     loop {
         let mut arg = abi::sched_shutdown { reason };
         // SAFETY: the structure of this command.
         let _never_returns =
-            unsafe { call::op::<SCHED_OP, _>(xen_sys::SCHEDOP_shutdown, &mut arg) };
+            unsafe { call::op::<{ nr::SCHED_OP }, _>(abi::SCHEDOP_shutdown, &mut arg) };
     }
 }
