@@ -85,9 +85,11 @@ pub fn next(ours: Link, seen: Seen) -> Step {
 
 /// Without rings: from whatever state stands there to an offer.
 const fn idle(seen: Seen) -> Step {
-    use State::{Closed, InitWait, Initialising};
+    use State::{Closed, Closing, InitWait, Initialising};
     match (seen.front, seen.back) {
         (Some(Initialising), Some(InitWait)) if seen.fit => Step::Offer,
+        // It is to go away, or cannot: it waits for our Closed.
+        (Some(Initialising), Some(Closing)) => Step::Close,
         (Some(Initialising), _) => Step::Wait,
         // A backend rests in Closed until it is asked. From any other state it comes there by
         // itself, as our Closed stands before it.
@@ -122,7 +124,7 @@ mod tests {
 
     const IDLE: Grid = [
         ". . . . . . . . .",
-        ". . O . . . . . .",
+        ". . O . . x . . .",
         "x x x x x x x x x",
         "x x x x x x x x x",
         "x x x x x x x x x",

@@ -16,14 +16,16 @@ pub(crate) struct Pool<H: Hypervisor> {
     held: Vec<(GrantRef, H::Page)>,
     /// Whose bytes may stand in the free pages.
     peer: Option<DomId>,
-    /// Pages kept for the next link; what is above goes back to the hypervisor.
+    /// Pages that are in use.
+    out: usize,
+    /// Pages kept, those in use included; what is above goes back to the hypervisor.
     most: usize,
 }
 
 impl<H: Hypervisor> Pool<H> {
-    /// An empty pool that keeps at most `most` pages for the next link.
+    /// An empty pool that keeps at most `most` pages, those in use included.
     pub(crate) fn new(most: usize) -> Self {
-        Self { free: Vec::new(), held: Vec::new(), peer: None, most }
+        Self { free: Vec::new(), held: Vec::new(), peer: None, out: 0, most }
     }
 
     /// Pages are for `peer` from now on: whatever another backend left in them is wiped.
@@ -40,11 +42,14 @@ impl<H: Hypervisor> Pool<H> {
     /// # Errors
     /// [`NoMemory`] if there is none.
     pub(crate) fn take(&mut self, h: &mut H) -> Result<H::Page, NoMemory> {
-        self.free.pop().map_or_else(|| h.page(), Ok)
+        let page = self.free.pop().map_or_else(|| h.page(), Ok)?;
+        self.out = self.out.saturating_add(1);
+        Ok(page)
     }
 
     /// Takes a page back, with its grant if it is lent.
     pub(crate) fn give(&mut self, h: &mut H, page: H::Page, grant: Option<GrantRef>) {
+        self.out = self.out.saturating_sub(1);
         match grant.map_or(Ok(()), |gref| h.end(gref)) {
             Ok(()) => self.keep(h, page),
             Err((gref, _)) => self.held.push((gref, page)),
@@ -74,7 +79,7 @@ impl<H: Hypervisor> Pool<H> {
     }
 
     fn keep(&mut self, h: &mut H, page: H::Page) {
-        if self.free.len() < self.most {
+        if self.free.len().saturating_add(self.out) < self.most {
             self.free.push(page);
         } else {
             h.free(page);

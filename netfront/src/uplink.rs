@@ -38,6 +38,8 @@ pub struct Netfront<H: Hypervisor> {
     retry: Option<(Instant, Duration)>,
     notices: VecDeque<Notice>,
     complaints: Bucket,
+    /// What was told of the list.
+    odd_list: Option<Problem>,
     ups: u16,
     links: u16,
 }
@@ -68,6 +70,7 @@ impl<H: Hypervisor> Netfront<H> {
             retry: None,
             notices: VecDeque::new(),
             complaints: Bucket::new(8, Duration::from_secs(2)),
+            odd_list: None,
             ups: 0,
             links: 0,
         }
@@ -181,9 +184,12 @@ impl<H: Hypervisor> Netfront<H> {
                 return self.complain(format!("{ROOT} cannot be watched or read: {error}"), now);
             }
             Listed::Devices(devices, problem) => {
-                if let Some(problem) = problem {
-                    self.complain(problem.0, now);
+                if let Some(problem) = &problem
+                    && self.odd_list != Some(problem.clone())
+                {
+                    self.complain(problem.0.clone(), now);
                 }
+                self.odd_list = problem;
                 return self.listed(&devices);
             }
         }
@@ -197,7 +203,7 @@ impl<H: Hypervisor> Netfront<H> {
                 Heard::Refused(what, error) => {
                     vif.again_at(now + REFUSED);
                     let problem = Problem(format!("{} cannot {what}: {error}", vif.dir));
-                    self.report(n, Some(&problem), now);
+                    self.report(n, &problem, now);
                 }
             }
             return;
@@ -241,11 +247,13 @@ impl<H: Hypervisor> Netfront<H> {
         let Some(look) = &vif.look else { return };
         let problem = look.problem().cloned();
         let step = self.step(vif);
-        self.report(n, problem.as_ref(), now);
+        if let Some(problem) = problem {
+            self.report(n, &problem, now);
+        }
         match step {
             // Offers are made by `elect`, when all devices are known.
             Some(Step::Wait | Step::Offer) | None => {}
-            Some(Step::Connect) => self.connect(),
+            Some(Step::Connect) => self.connect(n),
             Some(Step::Init) => self.write(h, store, n, Wrote::Init, now),
             Some(Step::Close) => {
                 self.take_down_if(h, n);
@@ -268,25 +276,24 @@ impl<H: Hypervisor> Netfront<H> {
         Some(life::next(ours, look.seen(active.map(|active| &active.backend))))
     }
 
-    /// Offers rings to the lowest device whose backend waits for them, if none has any. Waits until
-    /// those before it have been looked at once, so that not chance decides.
+    /// Offers rings to the lowest device whose backend waits for them, if none has any. Until those
+    /// before it have been looked at it waits, so that not chance decides.
     fn elect<M: Memory>(&mut self, h: &mut H, store: &mut Client<M>, now: Instant) {
         let known = self.vifs.iter().take_while(|vif| vif.look.is_some()).count();
         for n in 0..known {
-            let Some(vif) = self.vifs.get_mut(n) else { return };
-            if !vif.is_settled() || !vif.listed {
+            let Some(vif) = self.vifs.get(n) else { return };
+            if !vif.listed || self.step(vif) != Some(Step::Offer) {
                 continue;
             }
-            let Some(vif) = self.vifs.get(n) else { return };
-            if self.step(vif) != Some(Step::Offer) {
-                continue;
+            if !vif.is_settled() {
+                return;
             }
             match &self.active {
                 None => self.offer(h, store, n, now),
                 Some(active) if active.up.is_some() => {
                     let (this, used) = (&vif.dir, active.index);
                     let text = format!("{this} is not used: the uplink is {ROOT}/{used}");
-                    self.report(n, Some(&Problem(text)), now);
+                    self.report(n, &Problem(text), now);
                 }
                 Some(_) => {}
             }
@@ -324,7 +331,7 @@ impl<H: Hypervisor> Netfront<H> {
             Err(why) => {
                 vif.again_at(now + REFUSED);
                 let problem = Problem(format!("{} cannot be connected: {why}", vif.dir));
-                self.report(n, Some(&problem), now);
+                self.report(n, &problem, now);
             }
         }
     }
@@ -370,10 +377,11 @@ impl<H: Hypervisor> Netfront<H> {
             Outcome::NotSubmitted(_) => "XenStore does not keep up".into(),
         };
         let problem = Problem(format!("{} cannot be written to: {why}", vif.dir));
-        self.report(n, Some(&problem), now);
+        self.report(n, &problem, now);
     }
 
-    fn connect(&mut self) {
+    fn connect(&mut self, n: usize) {
+        self.vifs.get_mut(n).into_iter().for_each(Vif::all_well);
         let Some(active) = &mut self.active else { return };
         let port = Port { slot: self.config.slot, generation: self.ups };
         self.ups = self.ups.wrapping_add(1);
@@ -412,11 +420,8 @@ impl<H: Hypervisor> Netfront<H> {
         self.retry = (held != 0).then(|| (now + pause, pause));
     }
 
-    fn report(&mut self, n: usize, problem: Option<&Problem>, now: Instant) {
-        let Some(vif) = self.vifs.get_mut(n) else { return };
-        if vif.is_news(problem, now)
-            && let Some(problem) = problem
-        {
+    fn report(&mut self, n: usize, problem: &Problem, now: Instant) {
+        if self.vifs.get_mut(n).is_some_and(|vif| vif.is_news(problem, now)) {
             self.push(problem.0.clone());
         }
     }

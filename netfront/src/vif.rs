@@ -310,15 +310,17 @@ impl Vif {
     }
 
     /// Whether `problem` is to be told: not twice in a row, and not too many in a short time.
-    pub(crate) fn is_news(&mut self, problem: Option<&Problem>, now: Instant) -> bool {
-        if self.reported.as_ref() == problem {
-            return false;
+    pub(crate) fn is_news(&mut self, problem: &Problem, now: Instant) -> bool {
+        let news = self.reported.as_ref() != Some(problem) && self.messages.take(now).is_ok();
+        if news {
+            self.reported = Some(problem.clone());
         }
-        if problem.is_some() && self.messages.take(now).is_err() {
-            return false;
-        }
-        self.reported = problem.cloned();
-        problem.is_some()
+        news
+    }
+
+    /// Whatever goes wrong from now on is news.
+    pub(crate) fn all_well(&mut self) {
+        self.reported = None;
     }
 }
 

@@ -97,13 +97,15 @@ impl PeerBack {
         self.sim.stop_actor(self.actor);
     }
 
-    /// The driver is loaded anew: forgets its rings without a word and waits for a frontend.
+    /// The driver is loaded anew: forgets its rings without a word and waits for a frontend. Rings
+    /// that are still on offer are taken up where they were left, as Linux does.
     pub fn restart(&self, offers: Offers) {
         let mut inner = self.inner.borrow_mut();
         inner.disconnect();
         inner.offer(offers);
-        // As the core does for a new driver: what the frontend says counts from now on.
-        inner.frontend_changed();
+        if !inner.tricks.deaf {
+            inner.frontend_changed();
+        }
     }
 
     /// Queues a frame, as Linux would lay it out.
@@ -145,6 +147,9 @@ impl PeerBack {
         }
         if let Some(rings) = &mut inner.rings {
             rings.run(&mut inner.h, tricks);
+        }
+        if !tricks.deaf {
+            inner.frontend_changed();
         }
     }
 
@@ -228,13 +233,20 @@ impl Inner {
                 self.refused = None;
                 self.write_state(State::InitWait);
             }
-            (Some(State::Connected), State::InitWait) => match self.connect() {
-                Ok(rings) => {
-                    self.rings = Some(rings);
-                    self.write_state(State::Connected);
+            (Some(State::Connected), State::InitWait) => {
+                self.disconnect();
+                match self.connect() {
+                    Ok(rings) => {
+                        self.rings = Some(rings);
+                        self.write_state(State::Connected);
+                    }
+                    // xenbus_dev_fatal.
+                    Err(why) => {
+                        self.refused = Some(why);
+                        self.write_state(State::Closing);
+                    }
                 }
-                Err(why) => self.refused = Some(why),
-            },
+            }
             (Some(State::Closing), State::InitWait | State::Connected) => {
                 self.disconnect();
                 self.write_state(State::Closing);

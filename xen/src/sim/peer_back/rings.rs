@@ -113,19 +113,30 @@ impl Rings {
         front: DomId,
         [tx, rx, port]: [u32; 3],
     ) -> Result<Self, String> {
-        let mut map = |gref, name| {
-            h.map(front, gref, Access::ReadWrite)
-                .map_err(|status| format!("mapping {name}-ring-ref {gref}: {}", status.0))
+        let tx = map(h, front, tx, "tx")?;
+        let rx = match map(h, front, rx, "rx") {
+            Ok(rx) => rx,
+            Err(why) => return give_up(h, vec![tx], why),
         };
-        let (tx, rx) = (map(tx, "tx")?, map(rx, "rx")?);
-        let port = h
-            .bind_interdomain(front, port)
-            .map_err(|errno| format!("binding event-channel {port}: errno {}", errno.0))?;
-        let broken = |name| move |_| format!("{name} ring: indices out of range");
+        let (tx, rx) = match (Back::attach(tx), Back::attach(rx)) {
+            (Ok(tx), Ok(rx)) => (tx, rx),
+            (tx, rx) => {
+                let tx = tx.map_or_else(|(page, _)| page, Back::into_page);
+                let rx = rx.map_or_else(|(page, _)| page, Back::into_page);
+                return give_up(h, vec![tx, rx], "ring indices out of range".into());
+            }
+        };
+        let port = match h.bind_interdomain(front, port) {
+            Ok(port) => port,
+            Err(errno) => {
+                let why = format!("binding event-channel {port}: errno {}", errno.0);
+                return give_up(h, vec![tx.into_page(), rx.into_page()], why);
+            }
+        };
         Ok(Self {
             front,
-            tx: Back::attach(tx).map_err(broken("tx"))?,
-            rx: Back::attach(rx).map_err(broken("rx"))?,
+            tx,
+            rx,
             port,
             private: h.private(1).map_err(|_| String::from("no private memory"))?,
             unanswered: VecDeque::new(),
@@ -271,7 +282,9 @@ impl Rings {
             len: u16::try_from(fits).expect("a page"),
             status: GrantStatus::OKAY,
         };
-        h.copy(&mut self.private, core::slice::from_mut(&mut op)).expect("a copy");
+        if fits != 0 {
+            h.copy(&mut self.private, core::slice::from_mut(&mut op)).expect("a copy");
+        }
         if !op.status.is_okay() {
             self.die(&format!("rx page {}: {}", request.gref, op.status.0));
         }
@@ -309,6 +322,16 @@ impl Rings {
     fn die(&mut self, why: &str) {
         self.dead.get_or_insert_with(|| why.into());
     }
+}
+
+fn map(h: &mut SimHypervisor, front: DomId, gref: u32, name: &str) -> Result<SimMapped, String> {
+    h.map(front, gref, Access::ReadWrite)
+        .map_err(|status| format!("mapping {name}-ring-ref {gref}: {}", status.0))
+}
+
+fn give_up<T>(h: &mut SimHypervisor, pages: Vec<SimMapped>, why: String) -> Result<T, String> {
+    release(h, pages, false, &mut Vec::new());
+    Err(why)
 }
 
 pub(super) fn release(

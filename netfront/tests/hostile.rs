@@ -1,0 +1,209 @@
+//! Backends that want us to crash, to leak, or to send what we should not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod rig;
+
+use core::time::Duration;
+use netfront::{Config, Notice};
+use rig::{GUEST, Rig, frame};
+use std::cell::Cell;
+use std::rc::Rc;
+use wire::{DropReason, Offload, Port, PortSlot};
+use xen::netif::{Status, TxResponse};
+use xen::sim::Sim;
+use xen::sim::peer_back::{Offers, Tricks};
+use xen::store::Tag;
+
+const IPV4: u16 = 0x0800;
+
+#[test]
+fn a_broken_ring_is_told_taken_down_and_made_anew() {
+    let response = |id, status| TxResponse { id, status }.encode();
+    type Break = fn(&xen::sim::peer_back::PeerBack, [u8; 12]);
+    let answer: Break = |peer, raw| peer.answer_tx(raw);
+    let cases: [(&str, Break, [u8; 12]); 6] = [
+        ("TX response for id 9999, which is not in flight", answer, response(9999, Status::OKAY)),
+        ("TX response for id 3, which is not in flight", answer, response(3, Status::ERROR)),
+        ("TX response for an extra slot that was not sent", answer, response(255, Status::NULL)),
+        (
+            "TX ring claims responses up to 301, consumed are 0",
+            |peer, _| peer.overrun(true, 301),
+            [0; 12],
+        ),
+        (
+            "RX ring claims responses up to 257, consumed are 0",
+            |peer, _| peer.overrun(false, 257),
+            [0; 12],
+        ),
+        (
+            "RX ring claims responses up to 4294967295, consumed are 0",
+            |peer, _| peer.overrun(false, u32::MAX),
+            [0; 12],
+        ),
+    ];
+    for (text, break_it, raw) in cases {
+        let (mut rig, uplink) = Rig::connected();
+        uplink.peer.set_tricks(Tricks { hold_tx: true, ..Tricks::default() });
+        // Something is in flight, the last page first.
+        assert_eq!(rig.send(&frame(IPV4, 100), &[], Offload::NONE), Ok(()));
+        rig.settle();
+        break_it(&uplink.peer, raw);
+        rig.turn();
+        rig.receive();
+        rig.until("down", |rig| rig.front.port().is_none());
+        let expected = format!("device/vif/0: broken backend: {text}; connecting again");
+        assert_eq!(rig.problems(), [expected]);
+        assert_eq!(rig.receive(), []);
+        assert_eq!(rig.send(&frame(IPV4, 100), &[], Offload::NONE), Err(DropReason::EgressDown));
+        uplink.peer.set_tricks(Tricks::default());
+        rig.until("up again", |rig| rig.front.port().is_some());
+        assert_eq!(rig.ups(), [Port::new(0, 0), Port::new(0, 1)]);
+        rig.run_for(Duration::from_secs(20));
+        assert_eq!((rig.room(), rig.posted(), rig.held().3), (256, 256, 0));
+    }
+}
+
+#[test]
+fn after_a_fault_nothing_goes_through_before_the_link_is_anew() {
+    let (mut rig, uplink) = Rig::connected();
+    uplink.peer.send(&frame(IPV4, 100), Offload::NONE);
+    uplink.peer.answer_tx(TxResponse { id: 7, status: Status::OKAY }.encode());
+    let mut ports = xen::hypervisor::PortSet::default();
+    ports.add(rig.front.event().unwrap());
+    assert!(rig.front.on_event(&mut rig.h, &ports));
+    assert_eq!(rig.receive(), []);
+    assert_eq!(rig.send(&frame(IPV4, 100), &[], Offload::NONE), Err(DropReason::EgressDown));
+    rig.until("up again", |rig| rig.ups().len() == 2 && rig.front.port().is_some());
+}
+
+#[test]
+fn a_page_the_backend_keeps_mapped_is_not_read_and_not_posted_again_until_it_lets_go() {
+    let (mut rig, uplink) = Rig::connected();
+    uplink.peer.set_tricks(Tricks { keep_rx: true, ..Tricks::default() });
+    for _ in 0..10 {
+        uplink.peer.send(&frame(IPV4, 5000), Offload::NONE);
+    }
+    rig.settle();
+    assert_eq!(rig.receive(), [const { Err(DropReason::StillMapped) }; 10]);
+    rig.run_for(Duration::from_secs(5));
+    rig.receive();
+    assert_eq!((rig.posted(), rig.held().0.grants), (236, 258));
+    uplink.peer.set_tricks(Tricks::default());
+    rig.run_for(Duration::from_secs(10));
+    rig.receive();
+    assert_eq!((rig.posted(), rig.held().0.grants), (256, 258));
+}
+
+#[test]
+fn a_sent_page_the_backend_keeps_mapped_is_not_written_again_until_it_lets_go() {
+    let (mut rig, uplink) = Rig::connected();
+    uplink.peer.set_tricks(Tricks { keep_tx: true, ..Tricks::default() });
+    for n in 0..256 {
+        assert_eq!(rig.room(), 256 - n);
+        assert_eq!(rig.send(&frame(IPV4, 100), &[], Offload::NONE), Ok(()));
+        rig.settle();
+    }
+    assert_eq!(rig.send(&frame(IPV4, 100), &[], Offload::NONE), Err(DropReason::EgressFull));
+    uplink.peer.set_tricks(Tricks::default());
+    rig.run_for(Duration::from_secs(10));
+    assert_eq!((rig.room(), rig.held().0.grants), (256, 258));
+    assert_eq!(rig.ups().len(), 1);
+}
+
+#[test]
+fn a_backend_that_never_unmaps_costs_a_bounded_number_of_pages() {
+    let mut rig = Rig::with(5, Config { tx_pages: 64, rx_pages: 64, ..config() });
+    let mut uplinks = Vec::new();
+    // Each goes and keeps its 64 sent pages and both rings.
+    for back in 11..=20 {
+        let uplink = rig.plug(back, u32::from(back), Offers::default());
+        uplink.peer.set_tricks(Tricks { keep_tx: true, keep_rings: true, ..Tricks::default() });
+        rig.run_for(Duration::from_secs(4));
+        for _ in 0..64 {
+            let _ = rig.send(&frame(IPV4, 100), &[], Offload::NONE);
+            rig.settle();
+        }
+        rig.unplug(&uplink);
+        uplinks.push(uplink);
+        assert!(rig.held().0.pages <= 1 + 3 * 130, "{:?}", rig.held());
+    }
+    assert!(
+        rig.problems().contains(
+            &"device/vif/13 cannot be connected: 132 pages are still mapped by former backends"
+        ) || rig
+            .problems()
+            .iter()
+            .any(|p| p.ends_with("pages are still mapped by former backends"))
+    );
+    let all: Vec<_> = uplinks.iter().map(|uplink| uplink.peer.clone()).collect();
+    all.iter().for_each(|peer| peer.set_tricks(Tricks::default()));
+    rig.run_for(Duration::from_secs(30));
+    assert_eq!((rig.held().0.grants, rig.held().3), (0, 0));
+    assert_eq!(rig.held().0.pages, 1 + 130);
+    let _last = rig.plug(30, 30, Offers::default());
+    rig.until("up", |rig| rig.front.port().is_some());
+}
+
+#[test]
+fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
+    for seed in 0..60 {
+        let mut rig = Rig::with(seed, Config { tx_pages: 64, rx_pages: 64, ..config() });
+        let uplink = rig.plug(1, 0, Offers::default());
+        rig.until("up", |rig| rig.front.port().is_some());
+        let on = Rc::new(Cell::new(true));
+        corrupt(&rig.sim, seed, Rc::clone(&on));
+        for n in 0..200usize {
+            if uplink.peer.is_connected() && rig.front.port().is_some() {
+                uplink.peer.send(&frame(IPV4, 14 + n * 97 % 20_000), Offload::NONE);
+            }
+            let bytes = frame(IPV4, 14 + n * 131 % 9000);
+            let (head, rest) = rig::pages(&bytes, 14);
+            let _ = rig.send(head, &rest, Offload::NONE);
+            rig.receive();
+            rig.settle();
+        }
+        on.set(false);
+        rig.unplug(&uplink);
+        rig.run_for(Duration::from_secs(60));
+        let (holdings, watches, transactions, quarantined) = rig.held();
+        assert_eq!((holdings.grants, holdings.ports), (0, 1), "seed {seed}");
+        assert_eq!((watches, transactions, quarantined), (1, 0, 0), "seed {seed}");
+        assert_eq!(holdings.pages, 1 + 130, "seed {seed}");
+        let _again = rig.plug(2, 0, Offers::default());
+        rig.until("up again", |rig| rig.front.port().is_some());
+    }
+}
+
+/// Before one in eight accesses of ours to a page of the data path, the backend changes a byte.
+fn corrupt(sim: &Sim, seed: u64, on: Rc<Cell<bool>>) {
+    let store = sim.clone();
+    sim.on_touch(move |touch, bytes| {
+        // XenStore's page, the first of all, is not the backend's to change.
+        if !on.get() || touch.by != GUEST || touch.frame.0 == 0x1000 || store.random(8) != 0 {
+            return;
+        }
+        let at = if store.random(2) == 0 {
+            8 + store.random(4) as usize
+        } else {
+            touch.offset + store.random(touch.len.max(1) as u64) as usize
+        };
+        bytes[at] = (store.random(256) ^ seed) as u8;
+    });
+}
+
+#[test]
+fn messages_about_one_device_do_not_flood() {
+    let (mut rig, uplink) = Rig::connected();
+    for n in 0..5000 {
+        rig.xs.set(&format!("{}/mac", uplink.spec.frontend()), &format!("bad {n}"));
+        rig.run_for(Duration::from_millis(1));
+    }
+    let told = rig.problems().len();
+    assert!((1..=8 + 3).contains(&told), "{told}");
+    let up = |notice: &Notice| matches!(notice, Notice::Up { .. });
+    assert_eq!(rig.notices.iter().filter(|notice| up(notice)).count(), 1);
+}
+
+fn config() -> Config {
+    Config::new(PortSlot(0), Tag(9))
+}
