@@ -89,10 +89,12 @@ impl Discovery {
 
     pub(crate) fn on_watch<M: Memory>(&mut self, store: &mut Client<M>, path: &str) -> News {
         let mut names = path.strip_prefix(ROOT).unwrap_or_default().split('/').skip(1);
-        match (names.next(), names.next()) {
-            (Some(dom), Some(handle)) => VifId::parse(dom, handle).map_or(News::None, News::Vif),
-            (Some(dom), None) => parse_dom(dom).map_or(News::None, News::Domain),
-            (None, _) => {
+        match (names.next(), names.next(), names.next()) {
+            // Our own words.
+            (_, _, Some(node)) if node.starts_with("feature-") => News::None,
+            (Some(dom), Some(handle), _) => VifId::parse(dom, handle).map_or(News::None, News::Vif),
+            (Some(dom), None, _) => parse_dom(dom).map_or(News::None, News::Domain),
+            (None, ..) => {
                 self.again = true;
                 self.list(store);
                 News::None

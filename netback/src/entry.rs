@@ -94,8 +94,9 @@ pub(crate) struct Entry<H: Hypervisor> {
     broken: bool,
     /// We have written a state: a new directory would start at 1 again.
     begun: bool,
-    /// Our state as last seen or written, and since when.
-    own: Option<XenbusState>,
+    /// What the toolstack can read, as last seen or written, and since when: our state, and whether
+    /// we are to be online.
+    shown: (Option<XenbusState>, bool),
     since: Instant,
     /// When to look even if nothing changes.
     deadline: Option<Instant>,
@@ -119,7 +120,7 @@ impl<H: Hypervisor> Entry<H> {
             dirty: true,
             broken: false,
             begun: false,
-            own: None,
+            shown: (None, true),
             since: Instant::ZERO,
             deadline: None,
             looks: Instant::ZERO,
@@ -250,8 +251,9 @@ impl<H: Hypervisor> Entry<H> {
             self.fate = Fate::Reborn;
             return;
         }
-        if own != self.own {
-            self.own = own;
+        // Taken offline in state 6 the clock starts again: libxl is yet to look at that state.
+        if (own, online) != self.shown {
+            self.shown = (own, online);
             self.since = cx.now;
         }
         if front == Some(XenbusState::Initialising) && !self.vif.is_linked() {
@@ -392,7 +394,7 @@ impl<H: Hypervisor> Entry<H> {
     /// Our state is now this; look what it led to.
     const fn stands<M: Memory>(&mut self, cx: &Context<'_, H, M>, state: XenbusState) {
         self.begun = true;
-        self.own = Some(state);
+        self.shown.0 = Some(state);
         self.since = cx.now;
         self.dirty = true;
     }

@@ -103,6 +103,7 @@ impl Iterator for Parts<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows has failed")]
 mod tests {
     use super::*;
     use std::vec::Vec;

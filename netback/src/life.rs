@@ -13,7 +13,8 @@ pub struct Ours {
     pub linked: bool,
     /// Neither our own directory nor the frontend's part of the bargain has been found broken.
     pub sound: bool,
-    /// Our present state has been readable for as long as the toolstack may need to see it.
+    /// Our present state, and whether we are online, have stood for as long as the toolstack may need
+    /// to see it.
     pub rested: bool,
 }
 
@@ -204,10 +205,10 @@ mod tests {
             for _ in 0..12 {
                 let step = next(ours, seen);
                 idle = if step == Step::Wait { idle + 1 } else { 0 };
-                if seen.own.is_none() || idle == 2 {
+                apply(step, &mut ours, &mut seen);
+                if step == Step::Forget || idle == 2 {
                     break;
                 }
-                apply(step, &mut ours, &mut seen);
             }
             let settled = seen.own.is_none() || idle == 2;
             assert!(settled, "goes round in circles from {start}");

@@ -22,6 +22,8 @@ pub(crate) const ROOT: &str = "backend/vif";
 const MTU_DEFAULT: u16 = 1500;
 /// What IPv4 needs at least (RFC 791), and what an IP packet can have at most.
 const MTU_RANGE: core::ops::RangeInclusive<u16> = 68..=65521;
+/// Most bytes of a frontend's path; XenStore's limit leaves room for the longest name we add.
+const FRONTEND_MAX: usize = 2048;
 /// Most bytes of a value shown in a message.
 const SHOWN_MAX: usize = 64;
 
@@ -86,9 +88,8 @@ pub(crate) const IDENTITY: [&str; 4] = ["frontend", "frontend-id", "mac", "ip"];
 pub(crate) fn identity(id: VifId, found: &[Found]) -> Result<Identity, Malformed> {
     let dir = id.dir();
     let node = Nodes { dir: &dir, names: &IDENTITY, found };
-    let frontend = node.text("frontend", "a path", |text| {
-        (text.starts_with('/') && !text.ends_with('/')).then(|| text.to_string())
-    })?;
+    let frontend =
+        node.text("frontend", "a path", |text| is_path(text).then(|| text.to_string()))?;
     node.text("frontend-id", "the number of the directory's domain", |text| {
         (parse_dom(text) == Some(id.dom)).then_some(())
     })?;
@@ -102,6 +103,16 @@ pub(crate) fn identity(id: VifId, found: &[Found]) -> Result<Identity, Malformed
         })?,
     };
     Ok(Identity { frontend, mac, addrs })
+}
+
+/// Whether XenStore takes it for an absolute path with room for a name behind it.
+fn is_path(text: &str) -> bool {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"-/_@".contains(&b);
+    text.starts_with('/')
+        && !text.ends_with('/')
+        && !text.contains("//")
+        && text.bytes().all(valid)
+        && text.len() <= FRONTEND_MAX
 }
 
 /// The nodes [`terms`] reads, in its order.
