@@ -201,8 +201,8 @@ impl Domain {
     /// # Errors
     /// When the probe itself fails; lost datagrams are an answer.
     pub fn udp(&self, to: Ipv4Addr, port: u16, count: u32, size: usize) -> Result<Echoes> {
-        let words = [&*endpoint(to, port), &*count.to_string(), &*size.to_string()];
-        self.probe(SILENCE, &["udp", words[0], words[1], words[2]])
+        let (count, size) = (count.to_string(), size.to_string());
+        self.probe(PATIENCE, &["udp", &endpoint(to, port), &count, &size])
     }
 
     /// Fetches a document of `size` bytes from the agent's web server.
@@ -244,7 +244,12 @@ impl Domain {
             .pointer("/end/sum_received/bits_per_second")
             .and_then(serde_json::Value::as_f64)
             .filter(|rate| *rate > 0.0)
-            .ok_or_else(|| Error::new(format!("iperf3 in {}: {}", self.name, report["error"])))
+            .ok_or_else(|| {
+                Error::new({
+                    let why = report.pointer("/error");
+                    format!("iperf3 in {}: {why:?}", self.name)
+                })
+            })
     }
 
     fn probe<T: DeserializeOwned>(&self, patience: Duration, words: &[&str]) -> Result<T> {

@@ -55,7 +55,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn digest(files: &[PathBuf], extra: &str) -> Result<String> {
+pub(crate) fn digest(files: &[PathBuf], extra: &str) -> Result<String> {
     let sums = match files {
         [] => String::new(),
         files => run(Command::new("sha256sum").arg("--").args(files))?,

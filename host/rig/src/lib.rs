@@ -23,6 +23,7 @@ mod link;
 mod machine;
 mod packages;
 pub mod plan;
+pub mod scenario;
 mod tree;
 mod world;
 mod xen;
@@ -36,3 +37,11 @@ pub use host::{Layout, run, step};
 pub use machine::Machine;
 pub use world::{FIREWALL, Firewall, World};
 pub use xen::{Usage, Xen};
+
+/// The hypervisor alone, an ELF32 multiboot image, for kernels that want to be dom0 themselves.
+///
+/// # Errors
+/// When apt cannot bring it.
+pub fn hypervisor(layout: &Layout) -> Result<std::path::PathBuf> {
+    Ok(step("prepare Xen and Linux", || image::provide(layout))?.xen)
+}

@@ -20,7 +20,7 @@ const BOOT: Duration = Duration::from_secs(300);
 
 /// How the machine is wanted.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Give dom0's console a shell, and leave the machine running when dropped.
     pub keep: bool,
     /// Files for dom0: path there, path here.

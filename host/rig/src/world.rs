@@ -222,6 +222,54 @@ impl World {
         Ok(())
     }
 
+    /// Ends every guest and starts another firewall with these clients.
+    ///
+    /// # Errors
+    /// When one of them does not come up, or Tidegate's image was not part of the boot.
+    pub fn replace_firewall(&mut self, firewall: Firewall, clients: &[Client]) -> Result<()> {
+        self.clients.clear();
+        for guest in self.xen.usage()?.into_iter().filter(|usage| usage.id != agent::DOM0) {
+            let domain = self.xen.find(&guest.name)?;
+            self.xen.destroy(&guest.name)?;
+            self.xen.wait_gone(&domain, CONNECT)?;
+        }
+        self.firewall = firewall;
+        if !matches!(self.firewall, Firewall::None) {
+            self.start_firewall()?;
+        }
+        clients.iter().try_for_each(|client| self.start_client(*client))
+    }
+
+    /// From `xl unpause` of a firewall to its client's first ping that is answered from beyond it.
+    /// The client is up before; its interface waits for the paused firewall to take it.
+    ///
+    /// # Errors
+    /// When no ping is ever answered.
+    pub fn first_ping(&mut self, firewall: Firewall) -> Result<Duration> {
+        self.replace_firewall(firewall, &[])?;
+        self.xen.destroy(FIREWALL)?;
+        let client = plan::WORK;
+        let mark = self.xen.console_mark(client.name);
+        let bare = Config { vifs: vec![], ..self.client_config(client) };
+        let domain = self.xen.create(&bare)?;
+        self.wait_linux(&domain, mark)?;
+        let fw = self.xen.create_paused(&self.firewall_config())?;
+        let vif = self.client_vif(client);
+        let ping =
+            format!("until ping -c 1 -W 1 {}; do :; done; touch /run/answered", plan::SERVER);
+        domain.spawn("first-ping", &["sh", "-c", &ping])?;
+        let xen = self.xen.clone();
+        let attach = std::thread::spawn(move || xen.network_attach(client.name, &vif));
+        let there = format!("/local/domain/{}/backend/vif/{}/0/state", fw.id, domain.id);
+        self.xen.wait_for(&there, "1", CONNECT)?;
+        let started = Instant::now();
+        self.xen.unpause_beside(FIREWALL)?;
+        domain.wait(Condition::Exists { path: "/run/answered".into() }, GUEST_BOOT)?;
+        let took = started.elapsed();
+        let attached = attach.join().map_err(|_| Error::new("network-attach broke"))?;
+        attached.map(|()| took)
+    }
+
     /// Waits until the firewall's first uplink interface is connected on both sides.
     ///
     /// # Errors

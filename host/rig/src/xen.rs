@@ -97,6 +97,15 @@ impl Xen {
         self.xl(&["unpause", name]).map(drop)
     }
 
+    /// As [`Xen::unpause`], while another `xl` is waiting for what this guest will do.
+    ///
+    /// # Errors
+    /// When `xl` fails.
+    pub(crate) fn unpause_beside(&self, name: &str) -> Result<()> {
+        let exit = self.dom0.exec(&["xl", "unpause", name])?;
+        ensure(exit.success(), || format!("xl unpause {name}: {exit:?}"))
+    }
+
     /// Stops a guest from running, for now.
     ///
     /// # Errors

@@ -1,2 +1,164 @@
-//! .
-fn main() {}
+//! The project's own commands: `cargo xtask image | demo | rig | test | bench`.
+//!
+//! In: the command line. Out: files under target/, and a report on the terminal. Every step is
+//! named when it begins and timed when it ends.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod conformance;
+mod demo;
+mod image;
+mod stages;
+mod suite;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rig::{Firewall, Layout, Mode, Result};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Builds, shows, tests and measures Tidegate.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the kernel: target/tidegate.elf, and target/vmlinuz without symbols
+    #[command(after_help = "Examples:\n  cargo xtask image\n  \
+        cargo xtask image --policy examples/open.tide")]
+    Image {
+        /// Compile this policy into the image; without it everything is dropped
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+    /// Boot a real Xen with two clients and show what the firewall does
+    #[command(
+        after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --mode pvh --keep\n  \
+        cargo xtask demo --json"
+    )]
+    Demo {
+        #[command(flatten)]
+        world: WorldArgs,
+        /// Leave the machine running, and say how to attach to its consoles
+        #[arg(long)]
+        keep: bool,
+        /// Print the results as JSON (progress goes to standard error)
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the scenarios on a real Xen, all or some of them
+    #[command(after_help = "Examples:\n  cargo xtask rig\n  cargo xtask rig --mode pvh\n  \
+        cargo xtask rig --only dns-udp --only reject\n  cargo xtask rig --firewall linux")]
+    Rig {
+        #[command(flatten)]
+        world: WorldArgs,
+        /// Run only this scenario; may be given more than once
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// List the scenarios and end
+        #[arg(long)]
+        list: bool,
+    },
+    /// Check formatting and lints, run all tests, the last of them on a real Xen
+    #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only clippy\n  \
+        cargo xtask test --only rig-pv")]
+    Test {
+        /// Run only this stage; may be given more than once
+        #[arg(long, value_name = "STAGE")]
+        only: Vec<stages::Stage>,
+    },
+    /// Measure, and print the table that stands in docs/SPECIFICATION.md
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench size\n  cargo xtask bench traffic --write"
+    )]
+    Bench {
+        /// What to measure
+        name: bench::Name,
+        /// Replace the table in docs/SPECIFICATION.md
+        #[arg(long)]
+        write: bool,
+        /// PV or PVH
+        #[arg(long, value_enum, default_value_t = ModeArg::Pv)]
+        mode: ModeArg,
+    },
+}
+
+#[derive(Args)]
+struct WorldArgs {
+    /// How the firewall is virtualised (clients are PV)
+    #[arg(long, value_enum, default_value_t = ModeArg::Pv)]
+    mode: ModeArg,
+    /// What stands between the clients and the internet
+    #[arg(long, value_enum, default_value_t = FirewallArg::Tidegate)]
+    firewall: FirewallArg,
+    /// Memory of Tidegate in MiB
+    #[arg(long, default_value_t = 32)]
+    memory: u32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeArg {
+    Pv,
+    Pvh,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FirewallArg {
+    Tidegate,
+    Linux,
+    None,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Pv => Self::Pv,
+            ModeArg::Pvh => Self::Pvh,
+        }
+    }
+}
+
+impl WorldArgs {
+    /// The firewall asked for; Tidegate is built with the rig's policy.
+    fn firewall(&self, layout: &Layout) -> Result<Firewall> {
+        Ok(match self.firewall {
+            FirewallArg::Tidegate => Firewall::tidegate(image::for_rig(layout)?, self.memory),
+            FirewallArg::Linux => Firewall::Linux,
+            FirewallArg::None => Firewall::None,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let done = Layout::find().and_then(|layout| match Cli::parse().command {
+        Command::Image { policy } => image::command(&layout, policy.as_deref()).map(|()| true),
+        Command::Demo { world, keep, json } => {
+            let firewall = world.firewall(&layout)?;
+            demo::command(&layout, firewall, world.mode.into(), keep, json)
+        }
+        Command::Rig { list: true, .. } => {
+            suite::list();
+            Ok(true)
+        }
+        Command::Rig { world, only, .. } => {
+            let firewall = world.firewall(&layout)?;
+            suite::command(&layout, firewall, world.mode.into(), &only)
+        }
+        Command::Test { only } => stages::command(&layout, &only),
+        Command::Bench { name, write, mode } => {
+            bench::command(&layout, name, mode.into(), write).map(|()| true)
+        }
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Builds the kernel, with or without a policy in it.
+//!
+//! In: the source tree, and a policy file. Out: target/tidegate.elf and target/vmlinuz. A policy
+//! with a mistake is shown with its place, and no image is written.
+
+use rig::{Context as _, Error, Layout, Result, run, step};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// `cargo xtask image`.
+pub(crate) fn command(layout: &Layout, policy: Option<&Path>) -> Result<()> {
+    let elf = layout.target.join("tidegate.elf");
+    let stripped = layout.target.join("vmlinuz");
+    build(layout, policy, &elf, &stripped)?;
+    for file in [&elf, &stripped] {
+        let size = fs::metadata(file).map_err(Error::file(file))?.len();
+        println!("{}: {:.1} KiB", file.display(), size as f64 / 1024.0);
+    }
+    if policy.is_none() {
+        println!("No policy is built in: it drops everything unless Qubes gives it rules.");
+    }
+    Ok(())
+}
+
+/// The kernel with the rig's policy, apart from the user's own image.
+pub(crate) fn for_rig(layout: &Layout) -> Result<PathBuf> {
+    let directory = layout.target.join("rig");
+    fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
+    let (elf, stripped) = (directory.join("tidegate.elf"), directory.join("vmlinuz"));
+    build(layout, Some(&layout.root.join("host/rig/rig.tide")), &elf, &stripped)?;
+    Ok(stripped)
+}
+
+fn build(layout: &Layout, policy: Option<&Path>, elf: &Path, stripped: &Path) -> Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(&layout.root).args(["build", "--quiet", "--package", "tidegate"]);
+    cargo.args(["--bin", "kernel", "--features", "kernel", "--profile", "kernel"]);
+    cargo.env_remove("TIDEGATE_POLICY").env_remove("TIDEGATE_POLICY_BLOB");
+    if let Some(policy) = policy {
+        let blob = layout.target.join("policy.blob");
+        step(&format!("compile {}", policy.display()), || compile(policy, &blob))?;
+        let policy = policy.canonicalize().map_err(Error::file(policy))?;
+        cargo.env("TIDEGATE_POLICY", policy).env("TIDEGATE_POLICY_BLOB", blob);
+    }
+    step("build the kernel", || run(&mut cargo))?;
+    let built = layout.target.join("kernel/kernel");
+    fs::copy(&built, elf).map_err(Error::file(&built))?;
+    run(Command::new("objcopy").arg("--strip-all").arg(elf).arg(stripped)).map(drop)
+}
+
+fn compile(policy: &Path, blob: &Path) -> Result<()> {
+    let text = fs::read_to_string(policy).map_err(Error::file(policy))?;
+    match lang::compile(&policy.to_string_lossy(), &text) {
+        Ok(compiled) => fs::write(blob, compiled.blob).context(blob.display()),
+        Err(mistakes) => {
+            let shown: Vec<_> = mistakes.iter().map(lang::Diagnostic::render).collect();
+            Err(Error::new(format!("the policy cannot be used:\n{}", shown.join("\n"))))
+        }
+    }
+}
