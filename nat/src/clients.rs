@@ -66,15 +66,15 @@ pub struct Holding {
 pub struct Share {
     /// Flows.
     pub flows: u32,
-    /// External ports of each protocol.
-    pub ports: u32,
+    /// External ports.
+    pub ports: PerProto<u32>,
 }
 
 impl Share {
     /// Whether this is more than the share.
     pub(crate) fn is_exceeded_by(&self, holding: &Holding, proto: Option<Proto>) -> bool {
         match proto {
-            Some(proto) => *holding.ports.of(proto) > self.ports,
+            Some(proto) => holding.ports.of(proto) > self.ports.of(proto),
             None => holding.flows > self.flows,
         }
     }
@@ -87,7 +87,8 @@ pub(crate) struct Clients {
     /// Two for each slot, see [`list`].
     lists: Lists,
     present: u32,
-    capacity: u32,
+    /// What is there to be shared.
+    whole: Share,
 }
 
 /// Bytes for each slot.
@@ -98,16 +99,27 @@ const fn list(slot: u16, class: Class) -> u32 {
 }
 
 impl Clients {
-    /// Nobody, in so many slots, who will share `capacity` flows.
-    pub(crate) fn new(slots: u16, capacity: u32) -> Self {
+    /// Nobody, in so many slots, who will share so many flows and all ports.
+    pub(crate) fn new(slots: u16, flows: u32) -> Self {
         let lists = Lists::new(u32::from(slots) * 2);
-        Self { slots: vec![None; slots.into()].into_boxed_slice(), lists, present: 0, capacity }
+        let [tcp, udp, icmp, icmpv6] = [ports::COUNT; 4];
+        let whole = Share { flows, ports: PerProto { tcp, udp, icmp, icmpv6 } };
+        Self { slots: vec![None; slots.into()].into_boxed_slice(), lists, present: 0, whole }
+    }
+
+    /// There is one port less to be shared.
+    pub(crate) fn withhold(&mut self, proto: Proto) {
+        let ports = self.whole.ports.of_mut(proto);
+        *ports = ports.saturating_sub(1);
     }
 
     /// What each may hold now. Shares shrink by halves, when as many have come again.
     pub(crate) fn share(&self) -> Share {
         let shares = self.present.next_power_of_two().max(SHARES_MIN);
-        Share { flows: (self.capacity / shares).max(1), ports: (ports::COUNT / shares).max(1) }
+        let Share { flows, ports: PerProto { tcp, udp, icmp, icmpv6 } } = self.whole;
+        let [flows, tcp, udp, icmp, icmpv6] =
+            [flows, tcp, udp, icmp, icmpv6].map(|whole| (whole / shares).max(1));
+        Share { flows, ports: PerProto { tcp, udp, icmp, icmpv6 } }
     }
 
     /// Lets a client in. False if it has no slot, or another is still in it.

@@ -238,7 +238,11 @@ impl Nat {
     /// it already, or it is below 1024.
     #[must_use]
     pub fn reserve(&mut self, proto: Proto, port: u16) -> bool {
-        self.ports.of_mut(proto).reserve(port)
+        let reserved = self.ports.of_mut(proto).reserve(port);
+        if reserved {
+            self.clients.withhold(proto);
+        }
+        reserved
     }
 
     /// Counters and sizes.

