@@ -1,0 +1,92 @@
+use super::*;
+use std::string::ToString;
+use std::vec;
+
+fn complaint(line: &str) -> std::string::String {
+    Settings::parse(line).unwrap_err().to_string()
+}
+
+#[test]
+fn every_word_is_understood() {
+    let line = "ip=10.0.0.2/24 gw=10.0.0.1 dns=10.139.1.1,10.139.1.2 dnsto=9.9.9.9 log=all \
+                ip6=fd00::2/64 gw6=fe80::1";
+    let want = Settings {
+        addr4: Some(Ipv4Addr::new(10, 0, 0, 2)),
+        addr6: Some("fd00::2".parse().unwrap()),
+        gateway4: Some(Ipv4Addr::new(10, 0, 0, 1)),
+        gateway6: Some("fe80::1".parse().unwrap()),
+        dns: Some(DnsRedirect {
+            virtuals: vec!["10.139.1.1".parse().unwrap(), "10.139.1.2".parse().unwrap()],
+            reals: vec!["9.9.9.9".parse().unwrap()],
+        }),
+        log: LogLevel::All,
+    };
+    assert_eq!(Settings::parse(line), Ok(want));
+}
+
+#[test]
+fn an_empty_line_asks_for_nothing() {
+    assert_eq!(Settings::parse(" \t"), Ok(Settings::default()));
+}
+
+#[test]
+fn words_for_linux_are_passed_over() {
+    let line = "root=/dev/mapper/dmroot ro nomodeset console=hvc0 rd_NO_PLYMOUTH \
+                rd.plymouth.enable=0 plymouth.enable=0 xen_scrub_pages=0 clocksource=tsc quiet \
+                systemd.unit=x log=none";
+    assert_eq!(Settings::parse(line).unwrap().log, LogLevel::None);
+}
+
+#[test]
+fn a_gateway_is_asked_for_and_none_is_the_backend() {
+    let gateway = Settings::parse("ip=10.0.0.2/24 gw=10.0.0.1").unwrap().firewall(None);
+    assert_eq!(gateway.next_hop4, NextHop::Ask(IpAddr::from([10, 0, 0, 1])));
+    assert_eq!(gateway.next_hop6, NextHop::Static(Mac::BACKEND));
+}
+
+#[test]
+fn nonsense_is_named_with_its_place() {
+    for (line, want) in [
+        ("ip=10.0.0", "column 1: `ip=10.0.0`: not an IPv4 address"),
+        ("ro ip=dhcp", "column 4: `ip=dhcp`: not an IPv4 address"),
+        ("ip", "column 1: `ip`: not an IPv4 address"),
+        ("ip=10.0.0.1/33", "column 1: `ip=10.0.0.1/33`: prefix length must be 0 to 32"),
+        ("ip=10.0.0.1/+8", "prefix length must be 0 to 32"),
+        ("ip=224.0.0.1", "not the address of a host"),
+        ("ip=0.0.0.0", "not the address of a host"),
+        ("ip6=10.0.0.1", "not an IPv6 address"),
+        ("ip6=::1", "not the address of a host"),
+        ("ip=10.0.0.1 ip=10.0.0.2", "column 13: `ip=10.0.0.2`: given twice"),
+        ("gw=10.0.0.1", "column 1: `gw=10.0.0.1`: needs ip= beside it"),
+        ("gw6=fe80::1", "needs ip6= beside it"),
+        ("ip=10.0.0.1 gw=10.0.0.1", "cannot have our own address"),
+        ("ip=10.0.0.1/24 gw=10.0.1.1", "column 16: `gw=10.0.1.1`: the gateway is outside"),
+        ("ip6=fd00::1/64 gw6=fd01::1", "the gateway is outside"),
+        ("dns=10.139.1.1", "needs dnsto= beside it"),
+        ("dnsto=9.9.9.9", "needs dns= beside it"),
+        ("dns=fd00::1 dnsto=9.9.9.9", "column 1: `dns=fd00::1`: dnsto= has no resolver"),
+        ("dns=10.139.1.1, dnsto=9.9.9.9", "not an IPv4 address"),
+        ("log=loud", "log level must be none, drops or all"),
+        ("gateway=10.0.0.1", "column 1: `gateway=10.0.0.1`: unknown word"),
+        ("ü\u{7} ip=x", "column 1: `ü\\u{7}`: unknown word"),
+        ("quiet  ü=", "column 8: `ü=`"),
+    ] {
+        let got = complaint(line);
+        assert!(got.contains(want), "{line:?}: {got}");
+    }
+}
+
+#[test]
+fn networks_of_every_length_are_checked() {
+    for line in [
+        "ip=10.0.0.1 gw=192.168.0.1",
+        "ip=10.0.0.1/0 gw=192.168.0.1",
+        "ip=10.0.0.1/32 gw=192.168.0.1",
+        "ip=10.0.0.1/8 gw=10.255.0.1",
+        "ip6=fd00::1 gw6=fd01::1",
+        "ip6=fd00::1/64 gw6=fe80::1",
+        "ip6=fd00::1/0 gw6=2001:db8::1",
+    ] {
+        assert!(Settings::parse(line).is_ok(), "{line}");
+    }
+}
