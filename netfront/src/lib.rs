@@ -60,7 +60,7 @@ impl Config {
 /// News for whoever uses the uplink, in the order they came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The uplink is connected: frames may flow.
+    /// The uplink is connected: frames may flow, and some may wait already.
     Up {
         /// What it is called until it goes down.
         port: Port,

@@ -119,9 +119,14 @@ impl<H: Hypervisor> Link<H> {
         self.tx.harvest(h);
     }
 
-    /// Tries pages the backend kept mapped again; returns how many remain.
+    /// Tries pages the backend kept mapped again, and buffers that found no grant. Returns how many
+    /// remain.
     pub(crate) fn retry(&mut self, h: &mut H) -> usize {
-        self.tx.retry(h) + self.rx.retry(h)
+        let stuck = self.tx.retry(h) + self.rx.retry(h);
+        if self.rx.unposted() != 0 {
+            self.publish(h);
+        }
+        stuck + self.rx.unposted()
     }
 
     pub(crate) fn pull(&mut self, h: &mut H) -> Pulled<Incoming> {

@@ -116,14 +116,16 @@ fn devices(names: &[String]) -> Listed {
     let mut devices: Vec<u32> = names.iter().filter_map(|name| decimal(name)).collect();
     devices.sort_unstable();
     devices.dedup();
-    let problem = if let Some(name) = bad {
-        let name = name.get(..32).unwrap_or(name).escape_default();
-        Some(Problem(format!("{ROOT}/{name} is not the number of a device")))
-    } else if let Some(first) = devices.get(DEVICES_MAX) {
-        Some(Problem(format!("{ROOT}/{first} and above are not looked at: too many devices")))
-    } else {
-        None
+    let text = match (bad, devices.get(DEVICES_MAX)) {
+        (Some(name), _) => {
+            let name = name.get(..32).unwrap_or(name).escape_default();
+            Some(format!("{ROOT}/{name} is not the number of a device"))
+        }
+        (None, Some(first)) => {
+            Some(format!("{ROOT}/{first} and above are not looked at: too many devices"))
+        }
+        (None, None) => None,
     };
     devices.truncate(DEVICES_MAX);
-    Listed::Devices(devices, problem)
+    Listed::Devices(devices, text.map(Problem))
 }

@@ -96,6 +96,11 @@ impl<H: Hypervisor> Rx<H> {
         self.ring.outstanding()
     }
 
+    /// Buffers that wait to be posted.
+    pub(crate) const fn unposted(&self) -> usize {
+        self.free.len()
+    }
+
     /// The next frame. When there is none, asks to be signalled at the next.
     pub(crate) fn pull(&mut self, h: &mut H) -> Pulled<Incoming> {
         while self.fault.is_none() {

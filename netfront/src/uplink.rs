@@ -92,14 +92,14 @@ impl<H: Hypervisor> Netfront<H> {
         self.work(h, store, h.now());
     }
 
-    /// Takes the ports that were pending. `true` if the uplink has something to pull or to send with.
-    pub fn on_event(&mut self, h: &mut H, pending: &PortSet) -> bool {
-        let Some(active) = &mut self.active else { return false };
-        let ours = pending.contains(active.link.event());
-        if ours {
+    /// Takes the ports that were pending: if ours is among them, there may be frames to pull, and
+    /// there may be room again.
+    pub fn on_event(&mut self, h: &mut H, pending: &PortSet) {
+        if let Some(active) = &mut self.active
+            && pending.contains(active.link.event())
+        {
             active.link.harvest(h);
         }
-        ours
     }
 
     /// Does what is due, the first time included. Returns when to be called again at the latest.
@@ -408,7 +408,7 @@ impl<H: Hypervisor> Netfront<H> {
         self.retry = Some((h.now() + RETRY.0, RETRY.0));
     }
 
-    /// Tries to get pages back that backends had mapped.
+    /// Tries to get pages back that backends had mapped, and to lend those that are to be lent.
     fn quarantine(&mut self, h: &mut H, now: Instant) {
         let pause = match self.retry {
             Some((at, _)) if now < at => return,

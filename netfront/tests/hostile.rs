@@ -70,7 +70,7 @@ fn after_a_fault_nothing_goes_through_before_the_link_is_anew() {
     uplink.peer.answer_tx(TxResponse { id: 7, status: Status::OKAY }.encode());
     let mut ports = xen::hypervisor::PortSet::default();
     ports.add(rig.front.event().unwrap());
-    assert!(rig.front.on_event(&mut rig.h, &ports));
+    rig.front.on_event(&mut rig.h, &ports);
     assert_eq!(rig.receive(), []);
     assert_eq!(rig.send(&frame(IPV4, 100), &[], Offload::NONE), Err(DropReason::EgressDown));
     rig.until("up again", |rig| rig.ups().len() == 2 && rig.front.port().is_some());
@@ -86,11 +86,9 @@ fn a_page_the_backend_keeps_mapped_is_not_read_and_not_posted_again_until_it_let
     rig.settle();
     assert_eq!(rig.receive(), [const { Err(DropReason::StillMapped) }; 10]);
     rig.run_for(Duration::from_secs(5));
-    rig.receive();
     assert_eq!((rig.posted(), rig.held().0.grants), (236, 258));
     uplink.peer.set_tricks(Tricks::default());
     rig.run_for(Duration::from_secs(10));
-    rig.receive();
     assert_eq!((rig.posted(), rig.held().0.grants), (256, 258));
 }
 
@@ -127,14 +125,8 @@ fn a_backend_that_never_unmaps_costs_a_bounded_number_of_pages() {
         uplinks.push(uplink);
         assert!(rig.held().0.pages <= 1 + 3 * 130, "{:?}", rig.held());
     }
-    assert!(
-        rig.problems().contains(
-            &"device/vif/13 cannot be connected: 132 pages are still mapped by former backends"
-        ) || rig
-            .problems()
-            .iter()
-            .any(|p| p.ends_with("pages are still mapped by former backends"))
-    );
+    let text = "device/vif/13 cannot be connected: 132 pages are still mapped by former backends";
+    assert_eq!(rig.problems().first(), Some(&text));
     let all: Vec<_> = uplinks.iter().map(|uplink| uplink.peer.clone()).collect();
     all.iter().for_each(|peer| peer.set_tricks(Tricks::default()));
     rig.run_for(Duration::from_secs(30));
@@ -146,6 +138,7 @@ fn a_backend_that_never_unmaps_costs_a_bounded_number_of_pages() {
 
 #[test]
 fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
+    let mut faults = 0;
     for seed in 0..60 {
         let mut rig = Rig::with(seed, Config { tx_pages: 64, rx_pages: 64, ..config() });
         let uplink = rig.plug(1, 0, Offers::default());
@@ -171,7 +164,9 @@ fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
         assert_eq!(holdings.pages, 1 + 130, "seed {seed}");
         let _again = rig.plug(2, 0, Offers::default());
         rig.until("up again", |rig| rig.front.port().is_some());
+        faults += rig.problems().len();
     }
+    assert!(faults > 60, "{faults}");
 }
 
 /// Before one in eight accesses of ours to a page of the data path, the backend changes a byte.
@@ -206,4 +201,20 @@ fn messages_about_one_device_do_not_flood() {
 
 fn config() -> Config {
     Config::new(PortSlot(0), Tag(9))
+}
+
+#[test]
+fn buffers_that_found_no_grant_are_posted_when_there_is_one() {
+    let (mut rig, uplink) = Rig::connected();
+    for _ in 0..256 {
+        uplink.peer.send(&frame(IPV4, 100), Offload::NONE);
+    }
+    rig.settle();
+    rig.sim.limit_grants(GUEST, 2);
+    assert_eq!(rig.receive().len(), 256);
+    assert_eq!(rig.posted(), 0);
+    rig.run_for(Duration::from_secs(5));
+    rig.sim.limit_grants(GUEST, 1000);
+    rig.run_for(Duration::from_secs(10));
+    assert_eq!(rig.posted(), 256);
 }

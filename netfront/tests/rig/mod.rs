@@ -77,7 +77,7 @@ impl Rig {
     }
 
     /// `xl network-attach` with a backend in domain `back`.
-    pub(crate) fn plug(&mut self, back: u16, handle: u32, offers: Offers) -> Uplink {
+    pub(crate) fn plug(&self, back: u16, handle: u32, offers: Offers) -> Uplink {
         let mut spec = VifSpec::new(GUEST, DomId(back), handle, MAC);
         spec.driver_domain = false;
         self.tools.attach(spec.clone());
@@ -155,11 +155,11 @@ impl Rig {
     }
 
     pub(crate) fn problems(&self) -> Vec<&str> {
-        let text = |notice| match notice {
-            &Notice::Problem { ref text } => Some(text.as_str()),
-            _ => None,
-        };
-        self.notices.iter().filter_map(text).collect()
+        let problems = self.notices.iter().filter_map(|notice| match notice {
+            Notice::Problem { text } => Some(text.as_str()),
+            Notice::Up { .. } | Notice::Down { .. } => None,
+        });
+        problems.collect()
     }
 
     pub(crate) fn ups(&self) -> Vec<Port> {

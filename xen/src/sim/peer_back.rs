@@ -209,7 +209,7 @@ impl Actor for Turn {
 
 impl Inner {
     /// netback_probe: what it can do, then InitWait.
-    fn offer(&mut self, offers: Offers) {
+    fn offer(&self, offers: Offers) {
         let flags = [
             ("feature-rx-copy", offers.rx_copy),
             ("feature-sg", offers.sg),

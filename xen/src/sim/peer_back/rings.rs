@@ -299,7 +299,7 @@ impl Rings {
     }
 
     /// Answers a TX request that may never have been made.
-    pub(super) fn answer_tx(&mut self, h: &mut SimHypervisor, raw: [u8; 12]) {
+    pub(super) fn answer_tx(&self, h: &mut SimHypervisor, raw: [u8; 12]) {
         let page = self.tx.page();
         let at = RingIndex(page.load(RSP_PROD));
         page.write(64 + at.slot() * 12, &raw);
@@ -308,7 +308,7 @@ impl Rings {
     }
 
     /// Moves a producer index by `by`.
-    pub(super) fn overrun(&mut self, h: &mut SimHypervisor, tx: bool, by: u32) {
+    pub(super) fn overrun(&self, h: &mut SimHypervisor, tx: bool, by: u32) {
         let page = if tx { self.tx.page() } else { self.rx.page() };
         page.store(RSP_PROD, page.load(RSP_PROD).wrapping_add(by));
         h.notify(self.port).expect("a bound port");
