@@ -252,11 +252,13 @@ impl<M: Memory> Client<M> {
         if self.outstanding.len() >= OUTSTANDING_MAX {
             return None;
         }
-        if self.open_transactions < TRANSACTIONS_MAX
-            && let Some(start) = self.starts.pop_front()
-        {
+        let start_is_next = match (self.starts.front(), self.queue.front()) {
+            (Some(start), Some(other)) => start.request.id.0 < other.request.id.0,
+            (start, _) => start.is_some(),
+        };
+        if start_is_next && self.open_transactions < TRANSACTIONS_MAX {
             self.open_transactions = self.open_transactions.saturating_add(1);
-            return Some(start);
+            return self.starts.pop_front();
         }
         self.queue.pop_front()
     }
