@@ -30,6 +30,12 @@ impl Firewall {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
+    /// The rules as they are.
+    #[must_use]
+    pub const fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
     /// Asks the rules about a flow from a client to the world.
     pub(super) fn rule(&mut self, query: &Query) -> Ruling {
         let Some(policy) = &self.policy else {

@@ -1,0 +1,14 @@
+//! What the firewall does with packets, one behaviour a test. Frames are built and judged by smoltcp.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(unreachable_pub, reason = "nothing here is reached from outside")]
+
+#[path = "../../wire/tests/common/mod.rs"]
+mod common;
+
+mod answers;
+mod dns;
+mod flows;
+mod hostile;
+mod icmp;
+mod policy;
+mod world;
