@@ -41,10 +41,10 @@ impl Nat {
         let seed = self.seed(new)?;
         if let Some(index) = self.find(self.hash(&new.tuple), Direction::Out, &new.tuple) {
             let flow = self.flows.get(index).ok_or(DropReason::FlowTableFull)?;
-            if flow.owner != new.client.slot.0 {
-                return Err(DropReason::SpoofedSource);
-            }
             if second(now) < flow.deadline(&self.timeouts) {
+                if flow.owner != new.client.slot.0 {
+                    return Err(DropReason::SpoofedSource);
+                }
                 let id = FlowId { index, generation: flow.generation };
                 return Ok((id, self.pass(now, id, Direction::Out, new.transport)?));
             }

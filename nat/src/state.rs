@@ -104,49 +104,60 @@ impl State {
 
     /// The state after `event` from `side`; `None` if that cannot happen in this one.
     pub(crate) const fn next(self, side: Side, event: Event) -> Option<Self> {
-        use {Event as E, Side as W, State as S};
+        use Event::{Ack, Datagram, Fin, LastAck, Rst, Syn, SynAck};
+        use Side::{Opener, Other};
         Some(match (self, side, event) {
-            (S::Unanswered, W::Opener, E::Datagram) => S::Unanswered,
-            (S::Unanswered | S::Answered, _, E::Datagram) => S::Answered,
+            (Self::Unanswered, Opener, Datagram) => Self::Unanswered,
+            (Self::Unanswered | Self::Answered, _, Datagram) => Self::Answered,
 
-            (S::SynSent, W::Opener, E::Syn) => S::SynSent,
-            (S::SynSent, W::Other, E::Syn) => S::SynCrossed,
-            (S::SynSent, W::Other, E::SynAck) => S::SynReceived,
+            (Self::SynSent, Opener, Syn) => Self::SynSent,
+            (Self::SynSent, Other, Syn) => Self::SynCrossed,
+            (Self::SynSent, Other, SynAck) => Self::SynReceived,
 
-            (S::SynCrossed, _, E::Syn | E::SynAck) => S::SynCrossed,
-            (S::SynCrossed, _, E::Ack | E::LastAck) => S::Established,
+            (Self::SynCrossed, _, Syn | SynAck) => Self::SynCrossed,
+            (Self::SynCrossed, _, Ack | LastAck) => Self::Established,
 
-            (S::SynReceived, W::Opener, E::Syn) => S::SynReceived,
-            (S::SynReceived, W::Other, E::SynAck | E::Ack | E::LastAck) => S::SynReceived,
-            (S::SynReceived, W::Opener, E::Ack | E::LastAck) => S::Established,
+            (Self::SynReceived, Opener, Syn) => Self::SynReceived,
+            (Self::SynReceived, Other, SynAck | Ack | LastAck) => Self::SynReceived,
+            (Self::SynReceived, Opener, Ack | LastAck) => Self::Established,
 
-            (S::SynSent | S::SynCrossed | S::SynReceived, _, E::Rst) => S::Closed,
+            (Self::SynSent | Self::SynCrossed | Self::SynReceived, _, Rst) => Self::Closed,
 
             // Anything but RST that is in the window shows that both ends are still there.
-            (S::Established | S::Reset, _, E::SynAck | E::Ack | E::LastAck) => S::Established,
+            (Self::Established | Self::Reset, _, SynAck | Ack | LastAck) => Self::Established,
             (
-                S::SynCrossed | S::SynReceived | S::Established | S::Reset | S::OpenerFin,
-                W::Opener,
-                E::Fin,
-            ) => S::OpenerFin,
+                Self::SynCrossed
+                | Self::SynReceived
+                | Self::Established
+                | Self::Reset
+                | Self::OpenerFin,
+                Opener,
+                Fin,
+            ) => Self::OpenerFin,
             (
-                S::SynCrossed | S::SynReceived | S::Established | S::Reset | S::OtherFin,
-                W::Other,
-                E::Fin,
-            ) => S::OtherFin,
-            (S::OpenerFin, _, E::SynAck | E::Ack | E::LastAck) => S::OpenerFin,
-            (S::OtherFin, _, E::SynAck | E::Ack | E::LastAck) => S::OtherFin,
+                Self::SynCrossed
+                | Self::SynReceived
+                | Self::Established
+                | Self::Reset
+                | Self::OtherFin,
+                Other,
+                Fin,
+            ) => Self::OtherFin,
+            (Self::OpenerFin, _, SynAck | Ack | LastAck) => Self::OpenerFin,
+            (Self::OtherFin, _, SynAck | Ack | LastAck) => Self::OtherFin,
 
-            (S::OpenerFin, W::Other, E::Fin) | (S::OtherFin, W::Opener, E::Fin) => S::Closing,
-            (S::Closing, _, E::SynAck | E::Ack | E::Fin) => S::Closing,
-            (S::Closing, _, E::LastAck) => S::Closed,
-            (S::Closed, _, E::SynAck | E::Ack | E::LastAck | E::Fin | E::Rst) => S::Closed,
-            (S::Established | S::OpenerFin | S::OtherFin | S::Closing | S::Reset, _, E::Rst) => {
-                S::Reset
-            }
+            (Self::OpenerFin, Other, Fin) | (Self::OtherFin, Opener, Fin) => Self::Closing,
+            (Self::Closing, _, SynAck | Ack | Fin) => Self::Closing,
+            (Self::Closing, _, LastAck) => Self::Closed,
+            (Self::Closed, _, SynAck | Ack | LastAck | Fin | Rst) => Self::Closed,
+            (
+                Self::Established | Self::OpenerFin | Self::OtherFin | Self::Closing | Self::Reset,
+                _,
+                Rst,
+            ) => Self::Reset,
 
             // The same two endpoints, a new connection.
-            (S::Closed | S::Reset, W::Opener, E::Syn) => S::SynSent,
+            (Self::Closed | Self::Reset, Opener, Syn) => Self::SynSent,
 
             _ => return None,
         })

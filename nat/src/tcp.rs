@@ -155,7 +155,7 @@ impl Track {
         state.next(side, Event::SynAck).map(Passed::Counts)
     }
 
-    fn rst(&mut self, state: State, side: Side, segment: &Tcp) -> Option<Passed> {
+    fn rst(&self, state: State, side: Side, segment: &Tcp) -> Option<Passed> {
         let (from, to) = self.halves(side);
         let exact = if state == State::SynSent && side == Side::Other {
             // It has said no number yet, so only an acknowledgement proves anything (RFC 9293
@@ -186,6 +186,8 @@ impl Track {
             return challenge.then_some(Passed::Unproven);
         }
         let from = self.half_mut(side);
+        // Who knows where the connection stands has not forgotten it.
+        from.probes = false;
         from.end = later(from.end, segment_end(segment));
         from.acked = later(from.acked, segment.ack);
         if event != Event::SynAck {

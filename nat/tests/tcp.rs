@@ -6,6 +6,7 @@ mod common;
 use common::{ACK, FIN_ACK, RST, SYN, SYN_ACK, World, client, inside, remote, segment, tuple};
 use core::time::Duration;
 use nat::Direction;
+use proptest::prelude::*;
 use wire::{DropReason, Proto, Quote, Tcp, TcpFlags, Transport, Tuple};
 
 const CLIENT_ISS: u32 = 1_000;
@@ -367,6 +368,23 @@ fn n36_icmp_errors_are_believed_only_about_segments_in_flight() {
 }
 
 #[test]
+fn data_along_with_syn_need_not_be_accepted() {
+    for accepted in [0, 40, 100] {
+        let mut it = Connection::syn_sent();
+        it.world.nat.flush(it.world.now);
+        let syn = segment(SYN, CLIENT_ISS, 0, 100);
+        it.outer = it.world.send(client(1), it.inner, &syn).unwrap().tuple;
+        it.ours += accepted;
+        assert_eq!(it.receive(SYN_ACK, REMOTE_ISS, it.ours, 0), Ok(()));
+        it.exchange(100 - accepted + 1);
+        it.lives_for(7440);
+    }
+    let mut it = Connection::syn_sent();
+    assert_eq!(it.receive(SYN_ACK, REMOTE_ISS, it.ours + 1, 0), Ok(()), "the client resets it");
+    it.lives_for(240);
+}
+
+#[test]
 fn large_frames_to_be_segmented_pass_as_one() {
     let mut it = Connection::established();
     for _ in 0..100 {
@@ -408,4 +426,57 @@ fn turnover_of_a_thousand_connections_a_second_never_fails() {
     let stats = world.nat.stats();
     assert_eq!((stats.opened, stats.flushes), (600_000, 0));
     assert_eq!(stats.lost_half_open + stats.lost_idle, 0, "the sweep keeps up");
+}
+
+/// Anything, but mostly near the numbers that count.
+fn any_segment() -> impl Strategy<Value = (bool, u8, u32, u32, u32, u16, Option<u8>)> {
+    let near = |base: u32| {
+        prop_oneof![
+            4 => (0..5u32).prop_map(move |n| base.wrapping_add(n).wrapping_sub(1)),
+            1 => any::<u32>(),
+        ]
+    };
+    let flags = prop_oneof![
+        6 => prop::sample::select(vec![0x02u8, 0x12, 0x10, 0x11, 0x04, 0x14]),
+        1 => any::<u8>(),
+    ];
+    let data = prop_oneof![Just(0u32), 0..3u32, Just(65_000u32), Just(u32::MAX)];
+    (
+        any::<bool>(),
+        flags,
+        near(CLIENT_ISS),
+        near(REMOTE_ISS),
+        data,
+        any::<u16>(),
+        prop::option::of(any::<u8>()),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever both sides send: nothing panics, a flow is whole or not there, and when its time is
+    /// over nothing is left of it.
+    #[test]
+    fn no_segments_break_the_books(segments in prop::collection::vec(any_segment(), 1..60)) {
+        let mut it = Connection::syn_sent();
+        for (out, flags, ours, theirs, data, window, window_scale) in segments {
+            let (seq, ack) = if out { (ours, theirs) } else { (theirs, ours) };
+            let flags = TcpFlags(flags);
+            let tcp = Tcp { sport: 0, dport: 0, flags, seq, ack, window, window_scale, data };
+            let transport = Transport::Tcp(tcp);
+            if out {
+                if let Ok(passage) = it.world.send(client(1), it.inner, &transport) {
+                    prop_assert_eq!(passage.tuple, it.outer);
+                }
+            } else if let Ok(passage) = it.world.receive(it.outer.reversed(), &transport) {
+                prop_assert_eq!(passage.tuple, it.inner.reversed());
+            }
+            let ids = (it.world.flow_out(&it.inner), it.world.flow_in(&it.outer.reversed()));
+            prop_assert!(ids.0.is_some() && ids.0 == ids.1);
+        }
+        it.world.wait(7441);
+        let stats = it.world.nat.stats();
+        prop_assert_eq!((stats.flows, stats.mappings, stats.ports_free.tcp), (0, 0, 64_512));
+    }
 }
