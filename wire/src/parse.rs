@@ -262,7 +262,9 @@ fn check_offload(frame: &Frame<'_>, transport: &Transport, v6: bool) -> Result<(
     let udp = matches!(transport, Transport::Udp(_));
     let blank_ok = frame.offload.csum != Csum::Blank || tcp || udp;
     let gso_ok = frame.offload.gso.is_none_or(|gso| {
-        tcp && frame.offload.csum == Csum::Blank && gso.size > 0 && (gso.kind == if v6 { GsoKind::TcpV6 } else { GsoKind::TcpV4 })
+        tcp && frame.offload.csum == Csum::Blank
+            && gso.size > 0
+            && (gso.kind == if v6 { GsoKind::TcpV6 } else { GsoKind::TcpV4 })
     });
     if blank_ok && gso_ok { Ok(()) } else { Err(DropReason::BadHeader.into()) }
 }
