@@ -70,6 +70,9 @@ impl Pick for OneGenerator {
     }
 }
 
+/// One way of sorting ports into so many cells.
+type View = (usize, fn(u16) -> usize);
+
 /// A table in which this share of the ports is taken, at random.
 fn filled(percent: u32) -> Ports {
     let mut ports = Ports::new();
@@ -99,7 +102,7 @@ fn worst(picker: &mut impl Pick, percent: u32) -> f64 {
     let picks: Vec<u16> = (0..PICKS).map(|_| picker.pick(&mut ports)).collect();
     let free: Vec<u16> = (0..=u16::MAX).filter(|port| !ports.is_taken(*port)).collect();
     assert!(picks.iter().all(|port| !ports.is_taken(*port)), "only free ports are picked");
-    let views: [(usize, fn(u16) -> usize); 3] = [
+    let views: [View; 3] = [
         (256, |p| usize::from(p >> 8)),
         (16, |p| usize::from(p & 15)),
         (2, |p| usize::from(p & 1)),
@@ -247,29 +250,17 @@ impl<P: Pick> Pick for (P, ChaCha20Rng) {
     }
 }
 
+/// How many of a hundred picks two allocators have in common, each at the same place.
+fn in_common(mut a: impl Pick, mut b: impl Pick) -> usize {
+    let mut ports = filled(0);
+    (0..100).filter(|_| a.pick(&mut ports) == b.pick(&mut ports)).count()
+}
+
 #[test]
 fn n30_two_secrets_pick_differently() {
-    let picks = |make: fn(u8) -> OneOf| {
-        let mut ports = filled(0);
-        let [mut a, mut b] = [make(8), make(9)];
-        (0..100).filter(|_| a.pick(&mut ports) == b.pick(&mut ports)).count()
-    };
-    assert!(picks(|secret| OneOf::Keyed(Keyed(keyed(secret)))) < 5);
-    assert_eq!(picks(|_| OneOf::Unkeyed(OneGenerator(Pcg32::new(1, 1)))), 100);
-}
-
-enum OneOf {
-    Keyed(Keyed),
-    Unkeyed(OneGenerator),
-}
-
-impl Pick for OneOf {
-    fn pick(&mut self, ports: &mut Ports) -> u16 {
-        match self {
-            Self::Keyed(it) => it.pick(ports),
-            Self::Unkeyed(it) => it.pick(ports),
-        }
-    }
+    assert!(in_common(Keyed(keyed(8)), Keyed(keyed(9))) < 5);
+    let unkeyed = || OneGenerator(Pcg32::new(1, 1));
+    assert_eq!(in_common(unkeyed(), unkeyed()), 100);
 }
 
 #[test]
