@@ -13,7 +13,7 @@ use tidegate::appliance::{Appliance, Work, begin};
 use wire::{Instant, Mac};
 use xen::hypervisor::{DomId, Hypervisor, Page, Shutdown, Start};
 use xen::sim::peer_back::{Offers, PeerBack};
-use xen::sim::peer_front::{Manners, PeerFront};
+use xen::sim::peer_front::{Manners, Outgoing, PeerFront};
 use xen::sim::toolstack::{Job, Toolstack, VifSpec};
 use xen::sim::xenstored::Xenstored;
 use xen::sim::{Sim, SimHypervisor, SimPage};
@@ -24,7 +24,7 @@ pub const UPLINK_MAC: Mac = Mac([0, 0x16, 0x3e, 0x5e, 0x6c, 0x01]);
 pub const CLIENT_MAC: Mac = Mac([0, 0x16, 0x3e, 0x5e, 0x6c, 0x00]);
 pub const OWN: Ipv4Addr = Ipv4Addr::new(10, 137, 255, 2);
 pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(93, 184, 216, 34));
-pub const CMDLINE: &str = "ip=10.137.255.2 gwmac=fe:ff:ff:ff:ff:ff gw=10.137.255.1";
+pub const CMDLINE: &str = "ip=10.137.255.2";
 pub const OPEN: &str = include_str!("../../examples/open.tide");
 const SEED: [u8; 32] = [7; 32];
 const HEAP: usize = 8 << 20;
@@ -52,6 +52,13 @@ pub struct Client {
     pub spec: VifSpec,
     pub peer: PeerFront,
     pub addr: IpAddr,
+}
+
+impl Client {
+    /// Sends a frame; its ring has room for it.
+    pub fn send(&self, frame: Vec<u8>) {
+        assert!(self.peer.send(&Outgoing::plain(frame)), "the ring of {} is full", self.addr);
+    }
 }
 
 impl Machine {
@@ -160,10 +167,12 @@ fn plug(sim: &Sim, xs: &Xenstored, tools: &Toolstack, back: DomId, handle: u32) 
 
 /// One turn of the appliance's domain, as its `run` would do without the sleep.
 fn turn(sim: &Sim, appliance: &RefCell<Sut>) -> Option<Instant> {
+    let mut appliance = appliance.borrow_mut();
     if sim.shutdown_of(TIDEGATE).is_some() {
+        // Nobody is there any more to be signalled.
+        appliance.hypervisor().take_pending();
         return None;
     }
-    let mut appliance = appliance.borrow_mut();
     loop {
         match appliance.work() {
             Work::Busy => {}
