@@ -12,7 +12,7 @@ use xen::ring::RingIndex;
 const FIRST: u32 = u32::MAX - 2;
 
 fn numbered<S: Copy>(slots: &[S]) -> impl FnMut() -> Option<(RingIndex, S)> {
-    let mut left = slots.to_vec().into_iter().enumerate();
+    let mut left = Vec::from(slots).into_iter().enumerate();
     move || left.next().map(|(i, slot)| (RingIndex(FIRST).plus(i as u32), slot))
 }
 

@@ -338,6 +338,28 @@ fn too_long_and_too_many_are_refused_at_once() {
     assert_eq!(refused(&mut g, &Op::Read("a")), SubmitError::QueueFull);
 }
 
+#[test]
+fn a_long_list_comes_in_parts() {
+    let mut g = Guest::new(1);
+    let names: Vec<String> = (0..900).map(|n| format!("name-{n:04}")).collect();
+    for name in &names {
+        g.store.set(&format!("/local/domain/5/data/{name}"), "");
+    }
+    assert_eq!(g.plain(&Op::Directory("data")), Err(StoreError::E2big));
+    let (mut found, mut offset, mut parts) = (Vec::new(), 0, 0);
+    loop {
+        let reply = g.plain(&Op::DirectoryPart("data", offset));
+        let Ok(Reply::Part { names, last, next, .. }) = reply else { panic!("{reply:?}") };
+        found.extend(names);
+        offset += next;
+        parts += 1;
+        if last {
+            break;
+        }
+    }
+    assert_eq!((found, parts), (names, 3));
+}
+
 /// A client whose ring page the test writes itself, playing the daemon.
 struct Bare {
     sim: Sim,
@@ -378,6 +400,30 @@ impl Bare {
         self.client.pump(&mut self.h);
         std::iter::from_fn(|| self.client.next_event()).collect()
     }
+}
+
+#[test]
+fn no_more_than_20_requests_are_unanswered() {
+    let mut b = Bare::new(0);
+    for _ in 0..50 {
+        b.client.submit(TAG, TxId::NONE, &Op::Read("a")).unwrap();
+    }
+    let mut sent = Vec::new();
+    for _ in 0..100 {
+        b.client.pump(&mut b.h);
+        let prod = b.page.load(2052);
+        for at in b.page.load(2048)..prod {
+            let mut byte = [0];
+            b.page.read(at as usize % 1024, &mut byte);
+            sent.push(byte[0]);
+        }
+        b.page.store(2048, prod);
+    }
+    // RESET_WATCHES has a payload of 1 byte, the others "a" and its NUL.
+    assert_eq!(sent.len(), 17 + 19 * 18);
+    b.put(&message(21, 1, 0, b"OK\0"));
+    b.client.pump(&mut b.h);
+    assert_eq!(b.page.load(2052) as usize, sent.len() + 18, "an answer makes room for one more");
 }
 
 fn message(kind: u32, request: u32, tx: u32, payload: &[u8]) -> Vec<u8> {

@@ -364,6 +364,7 @@ impl Store {
         Ok(&tx.tree)
     }
 
+    /// Makes a change: `f` has no effect if it fails, and else tells which nodes it changed.
     fn change(
         &mut self,
         who: Caller,
@@ -371,33 +372,23 @@ impl Store {
         f: impl FnOnce(&mut Tree) -> Result<(Vec<String>, Vec<Fire>)>,
     ) -> Result<()> {
         let Some(id) = tx else {
-            // All or nothing, as parents may have been made before a quota struck.
-            let mut tree = self.tree.clone();
-            let (_, fires) = f(&mut tree)?;
-            self.tree = tree;
+            let (_, fires) = f(&mut self.tree)?;
             self.fire(&fires);
             return Ok(());
         };
         let account = self.accounts.entry(who).or_default();
         let tx = account.transactions.get_mut(&id).ok_or(StoreError::Enoent)?;
         let before = tx.tree.clone();
-        match f(&mut tx.tree) {
-            Ok((changed, fires)) => {
-                for path in changed {
-                    if !tx.changed.contains(&path) {
-                        let generation = before.generation(&path);
-                        tx.seen.entry(path.clone()).or_insert(generation);
-                    }
-                    tx.changed.insert(path);
-                }
-                tx.fires.extend(fires);
-                Ok(())
+        let (changed, fires) = f(&mut tx.tree)?;
+        for path in changed {
+            if !tx.changed.contains(&path) {
+                let generation = before.generation(&path);
+                tx.seen.entry(path.clone()).or_insert(generation);
             }
-            Err(error) => {
-                tx.tree = before;
-                Err(error)
-            }
+            tx.changed.insert(path);
         }
+        tx.fires.extend(fires);
+        Ok(())
     }
 
     fn fire(&mut self, fires: &[Fire]) {

@@ -105,8 +105,8 @@ impl Tree {
         }
     }
 
-    /// Sets a value, making the node and its parents. Returns the paths of new nodes' parents that
-    /// changed as well.
+    /// Sets a value (`None`: only makes the node), making the node and its parents. Returns the paths
+    /// of all nodes that changed, parents of new nodes included.
     pub(super) fn write(
         &mut self,
         path: &str,
@@ -126,8 +126,15 @@ impl Tree {
             }
             Err(StoreError::Enoent) => {
                 check_size(value.unwrap_or_default(), dom)?;
+                // All or nothing: what is missing above is made as well.
+                let new = core::iter::successors(Some(path), |p| Some(parent(p)))
+                    .take_while(|p| self.get(p).is_none())
+                    .count();
+                if dom != DomId(0) && self.owned_by(dom) + new > NODES_MAX {
+                    return Err(StoreError::Enospc);
+                }
                 let mut changed = Vec::new();
-                self.create(path, dom, value.unwrap_or_default(), &mut changed)?;
+                self.create(path, dom, value.unwrap_or_default(), &mut changed);
                 Ok(changed)
             }
             Err(error) => Err(error),
@@ -140,16 +147,13 @@ impl Tree {
         dom: DomId,
         value: &[u8],
         changed: &mut Vec<String>,
-    ) -> Result<(), StoreError> {
+    ) {
         let above = parent(path).to_string();
         if self.get(&above).is_none() {
-            self.create(&above, dom, &[], changed)?;
-        }
-        if dom != DomId(0) && self.owned_by(dom) >= NODES_MAX {
-            return Err(StoreError::Enospc);
+            self.create(&above, dom, &[], changed);
         }
         let generation = self.next_generation();
-        let Some(above_node) = self.nodes.get_mut(&above) else { return Err(StoreError::Eio) };
+        let above_node = self.nodes.get_mut(&above).expect("a parent was made");
         above_node.children.insert(name(path).to_string());
         above_node.generation = generation;
         // Permissions are inherited; but who is not privileged owns what it makes.
@@ -163,7 +167,6 @@ impl Tree {
         self.nodes.insert(path.to_string(), node);
         changed.push(above);
         changed.push(path.to_string());
-        Ok(())
     }
 
     pub(super) fn set_perms(
