@@ -81,10 +81,7 @@ fn connect(machine: &Machine, client: &Client) -> Tuple {
     machine.settle();
     let seen = machine.uplink.peer.received();
     let seen = tuple(&seen[0].bytes, seen[0].offload);
-    machine
-        .uplink
-        .peer
-        .send(&reply(&seen, SYN_ACK, 5000, 1001, &[]), Offload::NONE);
+    machine.uplink.peer.send(&reply(&seen, SYN_ACK, 5000, 1001, &[]), Offload::NONE);
     machine.settle();
     assert_eq!(client.peer.take_received().len(), 1);
     let mut ack = tcp(client, TcpFlags::ACK, &[]);
