@@ -139,7 +139,7 @@ fn a_backend_that_never_unmaps_costs_a_bounded_number_of_pages() {
 #[test]
 fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
     let mut faults = 0;
-    for seed in 0..60 {
+    for seed in 0..16 {
         let mut rig = Rig::with(seed, Config { tx_pages: 64, rx_pages: 64, ..config() });
         let uplink = rig.plug(1, 0, Offers::default());
         rig.until("up", |rig| rig.front.port().is_some());
@@ -166,15 +166,16 @@ fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
         rig.until("up again", |rig| rig.front.port().is_some());
         faults += rig.problems().len();
     }
-    assert!(faults > 60, "{faults}");
+    assert!(faults > 32, "{faults}");
 }
 
-/// Before one in eight accesses of ours to a page of the data path, the backend changes a byte.
+/// Before one in 256 accesses of ours to a page of the data path, the backend changes a byte: half of
+/// the time of the response index, if it is a ring.
 fn corrupt(sim: &Sim, seed: u64, on: Rc<Cell<bool>>) {
     let store = sim.clone();
     sim.on_touch(move |touch, bytes| {
         // XenStore's page, the first of all, is not the backend's to change.
-        if !on.get() || touch.by != GUEST || touch.frame.0 == 0x1000 || store.random(8) != 0 {
+        if !on.get() || touch.by != GUEST || touch.frame.0 == 0x1000 || store.random(256) != 0 {
             return;
         }
         let at = if store.random(2) == 0 {

@@ -285,7 +285,7 @@ fn reconnecting_leaks_nothing() {
     exchange(&mut rig, &uplink);
     rig.run_for(Duration::from_secs(60));
     let up = rig.held();
-    for n in 0..60 {
+    for n in 0..15 {
         match n % 3 {
             0 => uplink.peer.say(State::Closing),
             1 => uplink.peer.say(State::InitWait),
@@ -301,7 +301,7 @@ fn reconnecting_leaks_nothing() {
     rig.run_for(Duration::from_secs(60));
     let down = rig.held();
     assert_eq!((down.0.grants, down.0.ports, down.1), (0, 1, 1));
-    for n in 0..20 {
+    for n in 0..6 {
         let uplink = rig.plug(20 + n, u32::from(n), Offers::default());
         rig.until("up again", |rig| rig.front.port().is_some());
         rig.unplug(&uplink);
