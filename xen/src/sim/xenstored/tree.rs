@@ -141,13 +141,7 @@ impl Tree {
         }
     }
 
-    fn create(
-        &mut self,
-        path: &str,
-        dom: DomId,
-        value: &[u8],
-        changed: &mut Vec<String>,
-    ) {
+    fn create(&mut self, path: &str, dom: DomId, value: &[u8], changed: &mut Vec<String>) {
         let above = parent(path).to_string();
         if self.get(&above).is_none() {
             self.create(&above, dom, &[], changed);
