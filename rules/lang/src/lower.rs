@@ -92,8 +92,8 @@ impl Lower<'_, '_> {
         let mut unreachable = false;
         for rule in &block.rules {
             let new = self.rule(rule);
-            if let Some(from) = direction.map(|(from, _)| from) {
-                self.check_direction_of(rule, from);
+            if let Some(direction) = direction {
+                self.check_direction_of(rule, direction);
             }
             if let (Some(span), false) = (last_word, unreachable) {
                 unreachable = true;
@@ -153,27 +153,28 @@ impl Lower<'_, '_> {
         self.sets.entry(set).or_insert_with_key(|set| Arc::new(set.clone())).clone()
     }
 
-    /// What the firewall does not do from outside must not be written as if it did.
-    fn check_direction_of(&mut self, rule: &Rule<'_>, from: Zone) {
-        match (from, rule.verdict.then) {
-            (Zone::Uplink, Then::Do(Action::Accept)) => {
-                self.report
-                    .error(
-                        "not-supported",
-                        "flows that begin outside cannot be let in yet",
-                        rule.verdict.span,
-                        "",
-                    )
-                    .help("answers need no rule: they pass with the flow they belong to");
-            }
-            (Zone::Uplink, Then::Qubes) => {
-                let message = "the rules of a VM are about the flows it begins itself";
-                self.report
-                    .error("qubes-from-uplink", message, rule.verdict.span, "")
-                    .help("`qubes` stands in a block `policy clients -> …`");
-            }
-            _ => {}
+    /// What the firewall does not do must not be written as if it did: whatever is not on its way
+    /// from a client to the uplink is dropped without a word, and so must the block say.
+    fn check_direction_of(&mut self, rule: &Rule<'_>, (from, to): (Zone, Zone)) {
+        if (from, to) == (Zone::Clients, Zone::Uplink) {
+            return;
         }
+        let help = match (from, rule.verdict.then) {
+            (_, Then::Do(Action::Drop)) => None,
+            (Zone::Uplink, Then::Do(Action::Accept)) => {
+                Some("answers need no rule: they pass with the flow they belong to")
+            }
+            _ => Some("`drop` is the only verdict for this direction"),
+        };
+        let (message, span, help) = match help {
+            Some(help) => ("flows of this direction can only be dropped", rule.verdict.span, help),
+            None if rule.log => {
+                let help = "`log=` on the command line of the firewall shows all that is dropped";
+                ("a rule about this direction cannot log", rule.span, help)
+            }
+            None => return,
+        };
+        self.report.error("not-supported", message, span, "").help(help);
     }
 
     fn masquerade(&mut self, nats: &[Pair<'_>]) -> Vec<(Zone, Zone)> {

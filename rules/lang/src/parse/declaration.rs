@@ -93,7 +93,7 @@ impl<'a> Parser<'a, '_> {
             let message = format!("there is no netfront {}", index.text);
             self.report
                 .error("not-supported", message, index.span, "")
-                .help("one uplink is supported yet: `netfront 0`");
+                .help("there is one uplink: `netfront 0`");
             return Err(Reported);
         }
         Ok(rules::Zone::Uplink)

@@ -1,0 +1,292 @@
+//! What policies mean, told by what they decide.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use lang::compile;
+use proptest::prelude::*;
+use rules::qubes::Trees;
+use rules::{Action, Decision, Policy, Query, RejectKind, Transport, Zone};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+const HEAD: &str = "\
+zone uplink = netfront 0
+zone clients = netback
+nat clients -> uplink masquerade
+vm work = 10.137.0.10, fd09::a
+vm mail = 10.137.0.11
+";
+
+fn policy(rest: &str) -> Policy {
+    let text = format!("{HEAD}{rest}");
+    let compiled = compile("dir/test.tide", &text).unwrap_or_else(|mistakes| {
+        panic!("{}", mistakes.iter().map(lang::Diagnostic::render).collect::<Vec<_>>().join("\n\n"))
+    });
+    assert_eq!(Policy::decode(&compiled.blob).as_ref(), Ok(&compiled.policy));
+    compiled.policy
+}
+
+/// A policy whose block towards the uplink has these rules.
+fn rules(rules: &str) -> Policy {
+    policy(&format!("policy clients -> uplink {{ {rules} }}"))
+}
+
+fn ask(policy: &Policy, src: &str, dst: &str, transport: Transport) -> Decision {
+    let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
+    let (from, to) = (Zone::Clients, Zone::Uplink);
+    policy.decide(&Query { from, to, src, dst, transport }, &Trees::default())
+}
+
+/// `tcp 1.1.1.1:443` or `icmp 8 1.1.1.1`, from the VM `work`: whether it is accepted.
+fn accepts(policy: &Policy, packet: &str) -> bool {
+    let words: Vec<_> = packet.split(' ').collect();
+    let (dst, transport) = match words[..] {
+        ["icmp", kind, dst] => (
+            dst.parse::<IpAddr>().unwrap(),
+            Transport::Icmp { kind: kind.parse().unwrap(), code: 0 },
+        ),
+        [proto, end] => {
+            let end: SocketAddr = end.parse().unwrap();
+            let (sport, dport) = (4711, end.port());
+            let tcp = Transport::Tcp { sport, dport };
+            (end.ip(), if proto == "tcp" { tcp } else { Transport::Udp { sport, dport } })
+        }
+        _ => panic!("{packet}"),
+    };
+    let src = if dst.is_ipv4() { "10.137.0.10" } else { "fd09::a" };
+    ask(policy, src, &dst.to_string(), transport).action == Action::Accept
+}
+
+#[test]
+fn conditions_mean_what_they_say() {
+    for (rule, passes, fails) in [
+        ("accept", "udp 1.1.1.1:1", ""),
+        ("accept tcp", "tcp 1.1.1.1:1", "udp 1.1.1.1:1"),
+        ("accept tcp 80, 8000-8099", "tcp 1.1.1.1:8099", "tcp 1.1.1.1:8100"),
+        ("accept tcp [80, 443]", "tcp [2001:db8::1]:443", "tcp 1.1.1.1:81"),
+        ("accept tcp 80, udp 53", "udp 1.1.1.1:53", "udp 1.1.1.1:80"),
+        ("accept icmp", "icmp 13 1.1.1.1", "tcp 1.1.1.1:1"),
+        ("accept icmp echo-request", "icmp 8 1.1.1.1", "icmp 13 1.1.1.1"),
+        ("accept icmp echo-request", "icmp 128 2001:db8::1", "icmp 8 2001:db8::1"),
+        ("accept to 10.0.0.0/8", "tcp 10.255.0.1:1", "tcp 11.0.0.0:1"),
+        ("accept to 0.0.0.0/0", "tcp 203.0.113.1:1", "tcp [2001:db8::1]:1"),
+        ("accept to ::/0", "tcp [2001:db8::1]:1", "tcp 203.0.113.1:1"),
+        ("accept to 10.0.0.1-10.0.0.3", "tcp 10.0.0.3:1", "tcp 10.0.0.4:1"),
+        ("accept to [10.0.0.1, fd00::/8]", "tcp [fd11::1]:1", "tcp 10.0.0.2:1"),
+        ("accept from work", "tcp 1.1.1.1:1", ""),
+        ("accept from work", "tcp [2001:db8::1]:1", ""),
+        ("accept from mail", "", "tcp 1.1.1.1:1"),
+        ("accept from [mail, 10.137.0.8/30]", "tcp 1.1.1.1:1", "tcp [2001:db8::1]:1"),
+        ("accept tcp sport 4711", "tcp 1.1.1.1:1", "udp 1.1.1.1:1"),
+        ("accept tcp 80 sport 1-4710", "", "tcp 1.1.1.1:80"),
+        ("drop tcp 80; accept tcp", "tcp 1.1.1.1:81", "tcp 1.1.1.1:80"),
+        ("accept tcp 80 drop tcp", "tcp 1.1.1.1:80", "tcp 1.1.1.1:81"),
+        ("accept tcp 80 log\naccept udp\n from work", "udp 1.1.1.1:1", "tcp 1.1.1.1:81"),
+    ] {
+        let last = if rule == "accept" { "" } else { "; drop" };
+        let policy = rules(&format!("{rule}{last}"));
+        assert!(passes.is_empty() || accepts(&policy, passes), "{rule}: {passes}");
+        assert!(fails.is_empty() || !accepts(&policy, fails), "{rule}: {fails}");
+    }
+}
+
+#[test]
+fn names_may_be_declared_after_their_use_and_nested() {
+    let policy = policy(
+        "policy clients->uplink { accept office to far; drop }
+         service office = mailing, web, tcp 22
+         set far = [near, 192.0.2.0/24, mail]
+         service mailing = tcp 25, 587, udp 500
+         set near = 198.51.100.7, 198.51.100.9
+         service web = tcp 443, icmp echo-request",
+    );
+    for passes in
+        ["tcp 192.0.2.9:22", "tcp 198.51.100.9:587", "udp 10.137.0.11:500", "icmp 8 192.0.2.1"]
+    {
+        assert!(accepts(&policy, passes), "{passes}");
+    }
+    for fails in ["tcp 192.0.3.0:22", "tcp 198.51.100.8:25", "udp 192.0.2.1:25"] {
+        assert!(!accepts(&policy, fails), "{fails}");
+    }
+}
+
+#[test]
+fn verdicts_logs_and_places_arrive() {
+    let policy = rules(
+        "\n reject tcp-reset tcp 1\n reject host-unreachable tcp 2 log\n reject tcp 3
+         reject net-unreachable tcp 4\n reject port-unreachable tcp 5\n drop log",
+    );
+    let expected = [
+        (Action::Reject(RejectKind::TcpReset), false, "test.tide:7"),
+        (Action::Reject(RejectKind::HostUnreachable), true, "test.tide:8"),
+        (Action::Reject(RejectKind::AdminProhibited), false, "test.tide:9"),
+        (Action::Reject(RejectKind::NetUnreachable), false, "test.tide:10"),
+        (Action::Reject(RejectKind::PortUnreachable), false, "test.tide:11"),
+        (Action::Drop, true, "test.tide:12"),
+    ];
+    for (port, (action, log, place)) in (1..).zip(expected) {
+        let found =
+            ask(&policy, "10.137.0.10", "1.1.1.1", Transport::Tcp { sport: 1, dport: port });
+        let at = policy.location(found.rule).to_string();
+        assert_eq!((found.action, found.log, at.as_str()), (action, log, place));
+    }
+    assert_eq!(policy.vm_name("fd09::a".parse().unwrap()), Some("work"));
+    assert!(policy.masquerades(Zone::Clients, Zone::Uplink));
+}
+
+#[test]
+fn expectations_see_the_redirect() {
+    let redirected = "redirect dns 10.139.1.1 to 9.9.9.9
+         policy clients -> uplink { accept udp 53 to 9.9.9.9; drop }
+         expect accept udp from work to 10.139.1.1:53
+         expect drop udp from work to 10.139.1.1:54
+         expect drop udp from work to 10.139.1.2:53
+         expect drop clients -> clients tcp from 10.0.0.1 to 10.0.0.2:22
+         expect drop tcp from 192.0.2.1:80 to work:4711";
+    let policy = policy(redirected);
+    assert_eq!(policy.dns_target("10.139.1.1".parse().unwrap()), "9.9.9.9".parse().ok());
+}
+
+#[test]
+fn a_file_whose_name_cannot_be_logged_is_refused() {
+    let name = "x".repeat(300) + ".tide";
+    let mistakes = compile(&name, HEAD).unwrap_err();
+    assert_eq!(mistakes[0].code, "invalid");
+}
+
+#[test]
+fn the_same_text_gives_the_same_bytes_and_another_text_others() {
+    let (a, b) = (compile("a", HEAD).unwrap(), compile("a", HEAD).unwrap());
+    assert_eq!(a.blob, b.blob);
+    assert_ne!(compile("b", HEAD).unwrap().policy.digest(), a.policy.digest());
+}
+
+/// Every block of docs/POLICY.md marked `tide` is a policy, and every example is too.
+#[test]
+fn what_the_documents_show_compiles() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = std::fs::read_to_string(root.join("docs/POLICY.md")).unwrap();
+    let blocks: Vec<_> =
+        text.split("```tide\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 5, "the examples are no longer found");
+    for (i, block) in blocks.iter().enumerate() {
+        let told = compile("docs/POLICY.md", block).map_err(|m| m[0].render());
+        assert!(told.is_ok(), "example {}: {}", i + 1, told.unwrap_err());
+    }
+    let mut examples = 0;
+    for entry in std::fs::read_dir(root.join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension() == Some("tide".as_ref()) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let compiled = compile(&path.to_string_lossy(), &text).map_err(|m| m[0].render());
+            assert!(compiled.unwrap_or_else(|told| panic!("{told}")).expectations > 0);
+            examples += 1;
+        }
+    }
+    assert!(examples >= 2);
+}
+
+/// Every word the language knows is told in its document.
+#[test]
+fn the_document_tells_every_word() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = std::fs::read_to_string(root.join("docs/POLICY.md")).unwrap();
+    let words = "zone netfront netback vm set service policy accept drop reject qubes tcp udp icmp \
+        echo-request sport from to log nat masquerade redirect dns expect";
+    let kinds = RejectKind::ALL.map(RejectKind::name);
+    for word in words.split_whitespace().chain(kinds) {
+        assert!(
+            text.contains(&format!("`{word}`")) || text.contains(&format!("\"{word}\"")),
+            "{word}"
+        );
+    }
+}
+
+/// Texts made of what policies are made of, so that the parser gets deep into them.
+fn likely_text() -> impl Strategy<Value = String> {
+    let words = proptest::sample::select(vec![
+        "zone",
+        "uplink",
+        "clients",
+        "=",
+        "netfront",
+        "netback",
+        "0",
+        "vm",
+        "work",
+        "set",
+        "[",
+        "]",
+        ",",
+        "service",
+        "policy",
+        "->",
+        "{",
+        "}",
+        ";",
+        "accept",
+        "drop",
+        "reject",
+        "tcp-reset",
+        "qubes",
+        "tcp",
+        "udp",
+        "icmp",
+        "echo-request",
+        "53",
+        "80-90",
+        "sport",
+        "from",
+        "to",
+        "log",
+        "nat",
+        "masquerade",
+        "redirect",
+        "dns",
+        "10.0.0.1",
+        "10.0.0.0/8",
+        "fd00::1",
+        "expect",
+        "work:80",
+        ":80",
+        "#",
+        "\n",
+        "é",
+        "\u{7}",
+        "\"",
+        "-",
+        "not",
+        "limit",
+        "a",
+        "b",
+    ]);
+    proptest::collection::vec(words, 0..40).prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(likely in likely_text(), any in ".{0,80}", cut: prop::sample::Index) {
+        let whole = format!("{HEAD}{likely}");
+        let cut = cut.index(whole.len() + 1);
+        let start = whole.char_indices().map(|(at, _)| at).take_while(|at| *at <= cut).last();
+        for text in [&likely, &any, &whole, &whole[..start.unwrap_or(0)], &format!("{any}{likely}")] {
+            for mistake in compile("x.tide", text).err().into_iter().flatten() {
+                prop_assert!(mistake.render().starts_with("error["));
+                prop_assert!(mistake.place().line >= 1 && mistake.place().column >= 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn deep_and_long_files_are_no_trouble() {
+    let chain: String =
+        (0..20_000).map(|n| format!("set s{n} = [s{}, 10.0.0.1]\n", n + 1)).collect();
+    let circle = format!("{chain}set s20000 = s0\n");
+    let line = format!("{chain}set s20000 = 10.0.0.2\n");
+    assert!(compile("x", &line).is_ok());
+    assert_eq!(compile("x", &circle).unwrap_err()[0].code, "cycle");
+    let doubling: String = (1..60).map(|n| format!("service d{n} = d{0}, d{0}\n", n - 1)).collect();
+    assert!(compile("x", &format!("service d0 = tcp 80\n{doubling}")).is_ok());
+    assert!(compile("x", &"[".repeat(100_000)).is_err());
+    assert!(compile("x", &format!("set a = {}", "[".repeat(100_000))).is_err());
+}
