@@ -1,8 +1,9 @@
 //! Conformance on the real hypervisor: a kernel that boots as dom0, does to itself what guests do to
 //! each other, says what came of it, and ends the emulator with an exit status.
 //!
-//! In: Xen, and the command line `crash=NAME` for the ends no row can survive. Out: one line for each
-//! row, then the sums. Never: part of the appliance.
+//! In: Xen, and a command line: `domid=N` if it is not dom0 (it then powers off, or crashes if a row
+//! failed), `crash=NAME` for the ends no row can survive. Out: one line for each row, then the sums.
+//! Never: part of the appliance.
 #![no_std]
 #![no_main]
 
@@ -18,7 +19,9 @@ use core::arch::asm;
 use core::hint::black_box;
 use core::time::Duration;
 use xen::conformance::rows;
-use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Hypervisor, Memory, PAGE_SIZE, Page};
+use xen::hypervisor::{
+    CopyEnd, CopyOp, DomId, GrantStatus, Hypervisor, Memory, PAGE_SIZE, Page, Shutdown,
+};
 use xen::raw::abi::nr;
 use xen::raw::{Xen, call};
 
@@ -38,21 +41,21 @@ const MACHINE: [(&str, Row); 6] = [
 
 fn start(mut booted: Booted) -> ! {
     say(format_args!(
-        "conformance: {}, {} MiB, {} KiB free, entropy {}, {} rings, command line {:?}",
+        "conformance: {}, {} MiB, {} KiB free, entropy {}, {}rings, command line {:?}",
         booted.mode,
         booted.ram >> 20,
         boot::left() >> 10,
         booted.entropy,
-        booted.rings.map_or(0, |rings| rings.len()),
+        if booted.rings.is_some() { "" } else { "no " },
         booted.cmdline,
     ));
-    if let Some(how) = booted.cmdline.split_whitespace().find_map(|w| w.strip_prefix("crash=")) {
+    let word = |key| booted.cmdline.split_whitespace().find_map(|word| word.strip_prefix(key));
+    if let Some(how) = word("crash=") {
         crash(how);
     }
     let xen = &mut booted.xen;
     let pv = booted.mode == "PV";
-    // dom0 is who we are.
-    let own = DomId(0);
+    let own = DomId(word("domid=").and_then(|id| id.parse().ok()).unwrap_or(0));
     let shared = rows::<Xen>()
         .filter(|row| pv || !row.pv_only)
         .map(|row| (row.name, (row.run)(xen, own).map_err(|wrong| format!("{wrong}"))))
@@ -61,6 +64,9 @@ fn start(mut booted: Booted) -> ! {
     let all = MACHINE.into_iter().map(|(name, row)| (name, row(xen))).map(report).fold(shared, sum);
     let [passed, failed] = all;
     say(format_args!("{passed} passed, {failed} failed"));
+    if booted.rings.is_some() {
+        xen.shutdown(if failed == 0 { Shutdown::Poweroff } else { Shutdown::Crash });
+    }
     exit(failed == 0, pv)
 }
 
