@@ -34,7 +34,7 @@ pub use config::{Config, Mode, Vif};
 pub use domain::{DEADLINE, Domain, Ping, Way};
 pub use error::{Context, Error, Result, ensure};
 pub use host::{Layout, run, step};
-pub use machine::Machine;
+pub use machine::{Machine, Options};
 pub use world::{FIREWALL, Firewall, World};
 pub use xen::{Usage, Xen};
 

@@ -16,15 +16,21 @@ use std::time::Duration;
 const MACHINE_MIB: u32 = 3000;
 const DOM0_MIB: u32 = 768;
 /// dom0 answers about 10 s after power on; a busy host may need several times that.
-const BOOT: Duration = Duration::from_secs(300);
+const BOOT: Duration = Duration::from_secs(600);
 
 /// How the machine is wanted.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Options {
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
     /// Give dom0's console a shell, and leave the machine running when dropped.
     pub keep: bool,
-    /// Files for dom0: path there, path here.
-    pub files: Vec<(String, PathBuf)>,
+    /// Emulated processors. Two are faster on an idle host; on a busy one they wait for each other.
+    pub cpus: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { keep: false, cpus: 2 }
+    }
 }
 
 /// A running machine.
@@ -40,17 +46,25 @@ impl Machine {
     ///
     /// # Errors
     /// When QEMU does not start or dom0 does not answer; carries the console's last lines.
-    pub(crate) fn start(layout: &Layout, images: &Images, options: &Options) -> Result<Self> {
+    ///
+    /// `files` are put into dom0: the path there, and the path here.
+    pub(crate) fn start(
+        layout: &Layout,
+        images: &Images,
+        files: &[(String, PathBuf)],
+        options: Options,
+    ) -> Result<Self> {
+        forget_ended(&layout.cache())?;
         let directory = layout.cache().join(format!("run-{}", std::process::id()));
         fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
         let initramfs = directory.join("dom0.cpio");
         let mut archive = fs::read(&images.dom0).map_err(Error::file(&images.dom0))?;
-        archive.extend(image::overlay(&options.files)?);
+        archive.extend(image::overlay(files)?);
         fs::write(&initramfs, archive).map_err(Error::file(&initramfs))?;
 
         let log = File::create(directory.join("qemu.log"))?;
         let mut qemu = Command::new("qemu-system-x86_64")
-            .args(arguments(images, options.keep))
+            .args(arguments(images, options))
             .current_dir(&directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -103,12 +117,27 @@ impl Drop for Machine {
     }
 }
 
+/// Removes what earlier runs left behind, unless they are still going on.
+fn forget_ended(cache: &Path) -> Result<()> {
+    for entry in fs::read_dir(cache).map_err(Error::file(cache))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = name.strip_prefix("run-").is_some();
+        let used = fs::read_to_string(path.join("qemu.pid"))
+            .is_ok_and(|pid| Path::new("/proc").join(pid.trim()).exists());
+        if ours && !used {
+            fs::remove_dir_all(&path).map_err(Error::file(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// QEMU's arguments. Without -smap,-smep a PV dom0 dies at once, without -monitor and cpuidle=0
 /// Xen faults in mwait; EPYC has the SVM that PVH guests need, emulated. Without -avx and eager-fpu
 /// programs in guests crash or compare strings wrongly now and then: the emulator's AVX does not go
 /// together with registers that are switched late.
-fn arguments(images: &Images, keep: bool) -> Vec<String> {
-    let shell = if keep { " tidegate.shell" } else { "" };
+fn arguments(images: &Images, options: Options) -> Vec<String> {
+    let shell = if options.keep { " tidegate.shell" } else { "" };
     let kernel = images.kernel.display();
     let modules = format!("{kernel} console=hvc0 earlyprintk=xen panic=-1 quiet{shell},dom0.cpio");
     let xen = format!(
@@ -116,8 +145,8 @@ fn arguments(images: &Images, keep: bool) -> Vec<String> {
          spec-ctrl=eager-fpu dom0_mem={DOM0_MIB}M"
     );
     let words = [
-        "-accel tcg -cpu EPYC,-smap,-smep,-monitor,-avx,-avx2,-fma,-f16c -smp 2 -no-reboot",
-        "-display none -monitor none -net none",
+        "-accel tcg -cpu EPYC,-smap,-smep,-monitor,-avx,-avx2,-fma,-f16c -no-reboot",
+        "-display none -monitor none -net none -pidfile qemu.pid",
         "-chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=xen.log",
         "-serial chardev:console",
         "-chardev stdio,id=agent,signal=off -serial chardev:agent",
@@ -126,6 +155,7 @@ fn arguments(images: &Images, keep: bool) -> Vec<String> {
         words.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
     let kernel = images.xen.display().to_string();
     for (name, value) in [
+        ("-smp", options.cpus.to_string()),
         ("-m", MACHINE_MIB.to_string()),
         ("-kernel", kernel),
         ("-initrd", modules),

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 pub const FIREWALL: &str = "fw";
 
 /// What a Linux guest needs to its agent's first answer, with much to spare.
-const GUEST_BOOT: Duration = Duration::from_secs(300);
+const GUEST_BOOT: Duration = Duration::from_secs(600);
 
 /// What a device needs to connect, with much to spare.
-const CONNECT: Duration = Duration::from_secs(120);
+const CONNECT: Duration = Duration::from_secs(300);
 
 /// What stands between sys-net and the clients.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ impl Firewall {
     pub fn tidegate(image: PathBuf, memory: u32) -> Self {
         let [first, second] = plan::VIRTUAL_DNS;
         let extra = format!(
-            "ip={} gw={} dns={first},{second}>{}",
+            "ip={} gw={} dns={first},{second} dnsto={}",
             plan::FIREWALL,
             plan::SYS_NET,
             plan::RESOLVER
@@ -95,16 +95,15 @@ impl World {
         firewall: Firewall,
         mode: Mode,
         clients: &[Client],
-        keep: bool,
+        options: Options,
     ) -> Result<Self> {
         let mut files = Vec::new();
         if let Firewall::Tidegate { image, .. } = &firewall {
             files.push(("guest/tidegate".to_owned(), image.clone()));
         }
         let images = step("prepare Xen and Linux", || image::provide(layout))?;
-        let machine = step("boot Xen and dom0", || {
-            Machine::start(layout, &images, &Options { keep, files })
-        })?;
+        let machine =
+            step("boot Xen and dom0", || Machine::start(layout, &images, &files, options))?;
         let xen = Xen::new(machine);
         let mut world =
             Self { xen, firewall, mode, firewall_boot: Duration::ZERO, clients: Vec::new() };

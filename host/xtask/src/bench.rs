@@ -7,7 +7,9 @@
 use crate::image;
 use clap::ValueEnum;
 use rig::plan::{SERVER, WORK};
-use rig::{Context as _, Error, FIREWALL, Firewall, Layout, Mode, Result, Way, World, step};
+use rig::{
+    Context as _, Error, FIREWALL, Firewall, Layout, Mode, Options, Result, Way, World, step,
+};
 use std::fmt::Write as _;
 use std::fs;
 
@@ -74,7 +76,7 @@ fn kinds(layout: &Layout) -> Result<[Firewall; 3]> {
 
 fn start(layout: &Layout, mode: Mode, shown_by: &str) -> Result<String> {
     let [_, linux, tidegate] = kinds(layout)?;
-    let mut world = World::boot(layout, tidegate.clone(), mode, &[], false)?;
+    let mut world = World::boot(layout, tidegate.clone(), mode, &[], Options::default())?;
     let mut table = header(&["firewall", "unpause to first forwarded ping, s"]);
     for firewall in [linux, tidegate] {
         let name = firewall.name();
@@ -86,7 +88,7 @@ fn start(layout: &Layout, mode: Mode, shown_by: &str) -> Result<String> {
 
 fn traffic(layout: &Layout, mode: Mode, shown_by: &str) -> Result<String> {
     let [none, linux, tidegate] = kinds(layout)?;
-    let mut world = World::boot(layout, tidegate.clone(), mode, &[], false)?;
+    let mut world = World::boot(layout, tidegate.clone(), mode, &[], Options::default())?;
     let columns =
         ["firewall", "TCP up, Mbit/s", "TCP down, Mbit/s", "CPU s/GB up", "CPU s/GB down"];
     let mut table = header(&columns);

@@ -5,7 +5,7 @@
 
 use rig::plan::{self, PERSONAL, WORK};
 use rig::probe::Connect;
-use rig::{Error, FIREWALL, Firewall, Layout, Mode, Result, Way, World, ensure};
+use rig::{Error, FIREWALL, Firewall, Layout, Mode, Options, Result, Way, World, ensure};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -57,11 +57,11 @@ pub(crate) fn command(
     layout: &Layout,
     firewall: Firewall,
     mode: Mode,
-    keep: bool,
+    options: Options,
     json: bool,
 ) -> Result<bool> {
     let name = firewall.name();
-    let world = World::boot(layout, firewall, mode, &[WORK, PERSONAL], keep)?;
+    let world = World::boot(layout, firewall, mode, &[WORK, PERSONAL], options)?;
     let mut show = Show { json, shown: Vec::new() };
     if !json {
         println!("\n{name} ({mode}) between sys-net and two clients, on Xen 4.17:\n");
@@ -83,7 +83,7 @@ pub(crate) fn command(
             println!("{name:<12} {memory_mib:>6} MiB {cpu_seconds:>10.1} s");
         }
     }
-    if keep {
+    if options.keep {
         attach_help(&world);
     } else {
         world.xen.save_logs()?;

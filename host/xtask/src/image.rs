@@ -52,6 +52,8 @@ fn build(layout: &Layout, policy: Option<&Path>, elf: &Path, stripped: &Path) ->
 fn compile(policy: &Path, blob: &Path) -> Result<()> {
     let text = fs::read_to_string(policy).map_err(Error::file(policy))?;
     match lang::compile(&policy.to_string_lossy(), &text) {
+        // Written only when it differs: cargo looks at the file's age.
+        Ok(compiled) if fs::read(blob).is_ok_and(|old| old == compiled.blob) => Ok(()),
         Ok(compiled) => fs::write(blob, compiled.blob).context(blob.display()),
         Err(mistakes) => {
             let shown: Vec<_> = mistakes.iter().map(lang::Diagnostic::render).collect();

@@ -13,7 +13,7 @@ mod stages;
 mod suite;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rig::{Firewall, Layout, Mode, Result};
+use rig::{Firewall, Layout, Mode, Options, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -95,9 +95,15 @@ struct WorldArgs {
     /// What stands between the clients and the internet
     #[arg(long, value_enum, default_value_t = FirewallArg::Tidegate)]
     firewall: FirewallArg,
+    /// Boot this kernel as Tidegate instead of building one with the rig's policy
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
     /// Memory of Tidegate in MiB
     #[arg(long, default_value_t = 32)]
     memory: u32,
+    /// Emulated processors: 1 suits a host that is busy with other things
+    #[arg(long, default_value_t = 2)]
+    cpus: u8,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -126,7 +132,13 @@ impl WorldArgs {
     /// The firewall asked for; Tidegate is built with the rig's policy.
     fn firewall(&self, layout: &Layout) -> Result<Firewall> {
         Ok(match self.firewall {
-            FirewallArg::Tidegate => Firewall::tidegate(image::for_rig(layout)?, self.memory),
+            FirewallArg::Tidegate => {
+                let image = match &self.image {
+                    Some(image) => image.clone(),
+                    None => image::for_rig(layout)?,
+                };
+                Firewall::tidegate(image, self.memory)
+            }
             FirewallArg::Linux => Firewall::Linux,
             FirewallArg::None => Firewall::None,
         })
@@ -138,7 +150,8 @@ fn main() -> ExitCode {
         Command::Image { policy } => image::command(&layout, policy.as_deref()).map(|()| true),
         Command::Demo { world, keep, json } => {
             let firewall = world.firewall(&layout)?;
-            demo::command(&layout, firewall, world.mode.into(), keep, json)
+            let options = Options { keep, cpus: world.cpus };
+            demo::command(&layout, firewall, world.mode.into(), options, json)
         }
         Command::Rig { list: true, .. } => {
             suite::list();
@@ -146,7 +159,8 @@ fn main() -> ExitCode {
         }
         Command::Rig { world, only, .. } => {
             let firewall = world.firewall(&layout)?;
-            suite::command(&layout, firewall, world.mode.into(), &only)
+            let options = Options { keep: false, cpus: world.cpus };
+            suite::command(&layout, firewall, world.mode.into(), options, &only)
         }
         Command::Test { only } => stages::command(&layout, &only),
         Command::Bench { name, write, mode } => {

@@ -6,7 +6,7 @@
 use crate::{conformance, image, suite};
 use clap::ValueEnum;
 use rig::scenario::{self, Extent, Outcome};
-use rig::{Context as _, Error, Firewall, Layout, Mode, Result, ensure};
+use rig::{Context as _, Error, Firewall, Layout, Mode, Options, Result, ensure};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -138,7 +138,7 @@ fn is_noise(line: &str) -> bool {
 fn rig(layout: &Layout, mode: Mode, extent: Extent) -> Result<Count> {
     let firewall = Firewall::tidegate(image::for_rig(layout)?, 32);
     let scenarios = scenario::fitting(extent, &firewall);
-    let outcomes = suite::on(layout, firewall, mode, &scenarios)?;
+    let outcomes = suite::on(layout, firewall, mode, Options::default(), &scenarios)?;
     Ok(count(
         outcomes
             .into_iter()

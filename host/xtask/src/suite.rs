@@ -2,7 +2,7 @@
 
 use rig::plan::{PERSONAL, WORK};
 use rig::scenario::{self, Extent, Outcome, Scenario};
-use rig::{Error, Firewall, Layout, Mode, Result, World};
+use rig::{Error, Firewall, Layout, Mode, Options, Result, World};
 
 /// `cargo xtask rig --list`.
 pub(crate) fn list() {
@@ -16,6 +16,7 @@ pub(crate) fn command(
     layout: &Layout,
     firewall: Firewall,
     mode: Mode,
+    options: Options,
     only: &[String],
 ) -> Result<bool> {
     let known = scenario::all();
@@ -25,8 +26,11 @@ pub(crate) fn command(
         )));
     }
     let mut scenarios = scenario::fitting(Extent::Full, &firewall);
+    if let Some(unfit) = only.iter().find(|name| !scenarios.iter().any(|s| s.name == **name)) {
+        return Err(Error::new(format!("{unfit} says nothing about {}", firewall.name())));
+    }
     scenarios.retain(|scenario| only.is_empty() || only.iter().any(|name| name == scenario.name));
-    let outcomes = on(layout, firewall, mode, &scenarios)?;
+    let outcomes = on(layout, firewall, mode, options, &scenarios)?;
     let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
     println!("{} passed, {failed} failed", outcomes.len() - failed);
     Ok(failed == 0)
@@ -37,9 +41,10 @@ pub(crate) fn on(
     layout: &Layout,
     firewall: Firewall,
     mode: Mode,
+    options: Options,
     scenarios: &[Scenario],
 ) -> Result<Vec<Outcome>> {
-    let mut world = World::boot(layout, firewall, mode, &[WORK, PERSONAL], false)?;
+    let mut world = World::boot(layout, firewall, mode, &[WORK, PERSONAL], options)?;
     let outcomes = scenario::run(&mut world, scenarios);
     world.xen.save_logs()?;
     println!("  logs: {}", world.xen.dom0.machine().directory().display());

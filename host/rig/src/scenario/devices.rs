@@ -71,10 +71,10 @@ fn uplink(world: &mut World) -> Result<()> {
     let Some(vif) = world.firewall_config().vifs.into_iter().next() else { return Ok(()) };
     world.xen.network_detach(world::FIREWALL, 0)?;
     world.xen.network_attach(world::FIREWALL, &vif)?;
-    if matches!(world.firewall, crate::Firewall::Linux) {
-        return Ok(()); // its network scripts run once; what counts here is that xl is content
-    }
     world.wait_uplink(&fw)?;
+    if matches!(world.firewall, crate::Firewall::Linux) {
+        fw.sh("client-up")?; // Linux has to be told its address again
+    }
     fetch(&world.client(WORK)?, 500_000)?;
     super::same("ping", &world.client(PERSONAL)?.ping(plan::SERVER, 3)?.received, &3)
 }

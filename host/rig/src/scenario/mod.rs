@@ -75,7 +75,9 @@ pub fn all() -> Vec<Scenario> {
 /// Those of an extent that fit a firewall.
 pub fn fitting(extent: Extent, firewall: &Firewall) -> Vec<Scenario> {
     let tidegate = matches!(firewall, Firewall::Tidegate { .. });
+    let none = matches!(firewall, Firewall::None);
     let fits = |s: &Scenario| match s.place {
+        _ if none => false,
         Where::Everywhere => true,
         Where::Full => extent == Extent::Full,
         Where::Tidegate => extent == Extent::Full && tidegate,
