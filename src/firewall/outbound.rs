@@ -14,6 +14,16 @@ use wire::{
     Packet, Tcp, TcpFlags, Translation, Transport, Tuple, Verdict, reply,
 };
 
+/// The ends of a flow that is to be opened.
+struct Ends {
+    /// As the client sent it.
+    tuple: Tuple,
+    /// The real destination, if it is not the one asked.
+    redirected: Option<IpAddr>,
+    /// Our address.
+    external: IpAddr,
+}
+
 impl Firewall {
     /// Every address but the client's own is behind us (proxy ARP). One that asks for its own wants
     /// to know whether it is alone with it (RFC 5227), which it is.
@@ -83,41 +93,53 @@ impl Firewall {
             (Transport::Fragment(_), _) => Err(DropReason::Fragment.into()),
             (_, None) => Err(DropReason::Untranslatable.into()),
             (_, Some(tuple)) => {
-                let passage =
-                    self.through(now, from, packet, &tuple, flow, redirected, external, out)?;
+                check_control(packet)?;
+                let passage = match self.pass(now, from, packet, flow, out)? {
+                    Some(passage) => passage,
+                    None => {
+                        let ends = Ends { tuple, redirected, external };
+                        self.open(now, from, packet, &ends, out)?
+                    }
+                };
                 self.emit_to_world(packet, uplink, passage.change, Translation::NONE, out)
             }
         }
     }
 
-    /// Takes a packet through its flow, or through a new one if the rules allow.
-    #[allow(clippy::too_many_arguments, reason = "all of it is what a new flow is made of")]
-    fn through(
+    /// Takes a packet through its flow, if it has one and the rules still allow it.
+    fn pass(
         &mut self,
         now: Instant,
         from: Reach,
         packet: &Packet<'_>,
-        tuple: &Tuple,
         flow: Option<FlowId>,
-        redirected: Option<IpAddr>,
-        external: IpAddr,
+        out: &mut Outbox<'_>,
+    ) -> Result<Option<Passage>, Verdict> {
+        let Some(flow) = flow else { return Ok(None) };
+        if let Err(ruling) = self.renew(now, flow, packet) {
+            return self.refused(now, from, packet, &ruling, out);
+        }
+        match self.nat.pass(now, flow, Direction::Out, &packet.transport) {
+            Ok(passage) if passage.client == from.port => Ok(Some(passage)),
+            Ok(_) => Err(DropReason::SpoofedSource.into()),
+            // It ended just now; the packet may begin another.
+            Err(DropReason::Unsolicited) => Ok(None),
+            Err(reason) => Err(reason.into()),
+        }
+    }
+
+    /// Opens a flow for a packet and takes it through, if the rules allow.
+    fn open(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        ends: &Ends,
         out: &mut Outbox<'_>,
     ) -> Result<Passage, Verdict> {
-        check_control(packet)?;
-        if let Some(flow) = flow {
-            if let Err(ruling) = self.renew(now, flow, packet) {
-                return self.refused(now, from, packet, &ruling, out);
-            }
-            match self.nat.pass(now, flow, Direction::Out, &packet.transport) {
-                Ok(passage) if passage.client == from.port => return Ok(passage),
-                Ok(_) => return Err(DropReason::SpoofedSource.into()),
-                // It ended just now; the packet may begin another.
-                Err(DropReason::Unsolicited) => {}
-                Err(reason) => return Err(reason.into()),
-            }
-        }
+        let Ends { tuple, redirected, external } = *ends;
         self.check_opener(now, from, packet, out)?;
-        let real = Tuple { dst: redirected.unwrap_or(tuple.dst), ..*tuple };
+        let real = Tuple { dst: redirected.unwrap_or(tuple.dst), ..tuple };
         let query = query(&real, &packet.transport);
         let ruling = self.rule(&query);
         if ruling.refused.is_some() {
@@ -126,7 +148,7 @@ impl Firewall {
         }
         let new = NewFlow {
             client: from.port,
-            tuple: *tuple,
+            tuple,
             transport: &packet.transport,
             external,
             redirected: redirected.map(|real| (real, tuple.dport)),
