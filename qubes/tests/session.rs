@@ -303,6 +303,11 @@ fn neither_answers_nor_the_copy_grow_without_end() {
     assert!(session.wants_input());
 
     let value = "x".repeat(DATA_MAX);
+    for _ in 0..3000 {
+        session.receive(&message(WRITE, "/key", &value)).unwrap();
+        sent(&mut session);
+        events(&mut session);
+    }
     let too_large = (0..10_000).find_map(|n| {
         let outcome = session.receive(&message(WRITE, &format!("/key{n}"), &value));
         sent(&mut session);
