@@ -16,7 +16,7 @@ mod wait;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::fs::OpenOptions;
 use std::io::{self, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -67,7 +67,14 @@ enum Question {
     /// Does a TCP connection open?
     Connect { to: SocketAddr },
     /// Do datagrams come back?
-    Udp { to: SocketAddr, count: u32, size: usize },
+    Udp {
+        to: SocketAddr,
+        count: u32,
+        size: usize,
+        /// Own address, which may be another's
+        #[arg(long, default_value = "0.0.0.0")]
+        from: Ipv4Addr,
+    },
     /// Does a document arrive?
     Http { to: SocketAddr, size: u64 },
     /// Do A and AAAA answers arrive on one socket?
@@ -103,8 +110,8 @@ fn main() -> ExitCode {
 fn ask(what: Question, patience: Duration) -> io::Result<()> {
     let answer = match what {
         Question::Connect { to } => serde_json::to_string(&net::connect(to, patience)),
-        Question::Udp { to, count, size } => {
-            serde_json::to_string(&net::echo::ask_udp(to, count, size, patience)?)
+        Question::Udp { to, count, size, from } => {
+            serde_json::to_string(&net::echo::ask_udp(from, to, count, size, patience)?)
         }
         Question::Http { to, size } => {
             serde_json::to_string(&net::http::fetch(to, size, patience)?)

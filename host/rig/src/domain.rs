@@ -205,6 +205,15 @@ impl Domain {
         self.probe(PATIENCE, &["udp", &endpoint(to, port), &count, &size])
     }
 
+    /// Sends one datagram from an address that may be another's; no answer is expected.
+    ///
+    /// # Errors
+    /// When the probe itself fails.
+    pub fn udp_from(&self, from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Result<Echoes> {
+        let from = from.to_string();
+        self.probe(SILENCE, &["udp", &endpoint(to, port), "1", "100", "--from", &from])
+    }
+
     /// Fetches a document of `size` bytes from the agent's web server.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::cpio::Cpio;
 use crate::error::{Context as _, Error, Result};
 use crate::host::{Layout, digest, run, step};
 use crate::tree::Tree;
-use crate::{packages, plan};
+use crate::{kernel, packages, plan};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,7 +72,7 @@ const FIREWALL_MODULES: [&str; 12] = [
 pub(crate) struct Images {
     /// The hypervisor, an ELF32 multiboot image.
     pub xen: PathBuf,
-    /// Linux for dom0 (the guests' copy is inside the initramfs).
+    /// Linux for dom0, unpacked (the guests' copy is inside the initramfs).
     pub kernel: PathBuf,
     /// dom0's initramfs; more archives may follow it.
     pub dom0: PathBuf,
@@ -87,8 +87,11 @@ pub(crate) fn provide(layout: &Layout) -> Result<Images> {
     let agent = build_agent(layout)?;
     let made = layout.cache().join(format!("images-{}", key(&agent, &packages)?));
     let tree = Tree::new(packages)?;
-    let images =
-        Images { xen: made.join("xen"), kernel: tree.kernel()?, dom0: made.join("dom0.cpio") };
+    let images = Images {
+        xen: made.join("xen"),
+        kernel: made.join("vmlinux"),
+        dom0: made.join("dom0.cpio"),
+    };
     if !made.exists() {
         forget_old(&layout.cache())?;
         step("build the initramfs of dom0 and guests", || build(&tree, &agent, &made))?;
@@ -128,12 +131,14 @@ fn build(tree: &Tree, agent: &Path, made: &Path) -> Result<()> {
     let packed = tree.path("boot/xen-4.17-amd64.gz");
     let unpacked = Command::new("gunzip").arg("-c").arg(&packed).output().context("gunzip")?;
     fs::write(half.join("xen"), unpacked.stdout)?;
+    let linux = kernel::unpack(&read(&tree.kernel()?)?)?;
+    fs::write(half.join("vmlinux"), &linux)?;
     let guest = guest(tree, agent)?;
-    fs::write(half.join("dom0.cpio"), dom0(tree, agent, &guest)?)?;
+    fs::write(half.join("dom0.cpio"), dom0(tree, agent, &linux, &guest)?)?;
     fs::rename(&half, made).map_err(Error::file(made))
 }
 
-fn dom0(tree: &Tree, agent: &Path, guest: &[u8]) -> Result<Vec<u8>> {
+fn dom0(tree: &Tree, agent: &Path, linux: &[u8], guest: &[u8]) -> Result<Vec<u8>> {
     let mut archive = Cpio::default();
     user_land(&mut archive, tree, agent, &DOM0_PROGRAMS)?;
     archive.program("init", DOM0_INIT.as_bytes());
@@ -143,7 +148,7 @@ fn dom0(tree: &Tree, agent: &Path, guest: &[u8]) -> Result<Vec<u8>> {
     let internet = plan::INTERNET.map(|address| format!("{address}\n")).concat();
     archive.file("etc/internet", internet.as_bytes());
     modules(&mut archive, tree, "modules", &DOM0_MODULES)?;
-    archive.file("guest/vmlinuz", &read(&tree.kernel()?)?);
+    archive.file("guest/vmlinux", linux);
     archive.file("guest/initramfs", guest);
     Ok(archive.finish())
 }

@@ -19,6 +19,7 @@ mod domain;
 mod error;
 mod host;
 mod image;
+mod kernel;
 mod link;
 mod machine;
 mod packages;

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Needed on the host itself: the program looked for, and the packages that bring it.
-const ON_HOST: [(&str, &[&str]); 2] = [
+const ON_HOST: [(&str, &[&str]); 3] = [
     ("qemu-system-x86_64", &["qemu-system-x86", "qemu-system-common", "seabios", "ipxe-qemu"]),
     ("objcopy", &["binutils"]),
+    ("xz", &["xz-utils"]),
 ];
 
 /// Unpacked for dom0 and the guests, besides the kernel. The libraries are those that the

@@ -161,7 +161,7 @@ impl World {
         let base = Config {
             name: FIREWALL.into(),
             mode: self.mode,
-            kernel: "/guest/vmlinuz".into(),
+            kernel: "/guest/vmlinux".into(),
             ramdisk: None,
             extra: String::new(),
             memory: self.firewall.memory(),
@@ -186,7 +186,7 @@ impl World {
         Config {
             name: client.name.into(),
             mode: Mode::Pv,
-            kernel: "/guest/vmlinuz".into(),
+            kernel: "/guest/vmlinux".into(),
             ramdisk: Some("/guest/initramfs".into()),
             extra: linux_words("client", client.name, client.ip, self.gateway()),
             memory: 192,

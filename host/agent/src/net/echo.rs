@@ -3,7 +3,7 @@
 use super::{at, pattern};
 use agent::probe::Echoes;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,13 @@ pub(crate) fn serve_tcp(address: SocketAddr) -> io::Result<()> {
 
 /// Sends `count` datagrams, one after the other's answer, and checks each answer's bytes and sender.
 pub(crate) fn ask_udp(
+    from: Ipv4Addr,
     to: SocketAddr,
     count: u32,
     size: usize,
     patience: Duration,
 ) -> io::Result<Echoes> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let socket = UdpSocket::bind((from, 0))?;
     let mut seen = Echoes { sent: 0, right: 0, wrong: 0, errors: 0 };
     let mut buffer = vec![0; 65_536];
     for number in 0..count {

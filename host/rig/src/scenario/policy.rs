@@ -85,10 +85,11 @@ fn spoofed(world: &mut World) -> Result<()> {
     let work = world.client(WORK)?;
     let before = echoed(&world.xen.dom0)?;
     work.sh(&format!("/bin/ip addr add {}/32 dev eth0", PERSONAL.ip))?;
-    let (from, to) = (PERSONAL.ip, crate::plan::SERVER);
-    let sent = work.sh(&format!("echo spoofed | nc -u -w 1 -s {from} -p 4000 {to} 7"));
+    let to = crate::plan::SERVER;
+    let sent = work.udp_from(PERSONAL.ip, to, 7);
     work.sh(&format!("/bin/ip addr del {}/32 dev eth0", PERSONAL.ip))?;
-    sent?;
+    let sent = sent?;
+    same("spoofed datagrams sent, answered", &(sent.sent, sent.right), &(1, 0))?;
     // What follows on the same way has arrived, so what was before it has had its chance.
     let honest = work.udp(to, 7, 1, 100)?;
     same("the honest datagram", &honest.right, &1)?;
