@@ -78,46 +78,53 @@ impl Nat {
         owner: u16,
         port: Option<Proto>,
     ) -> Result<(), DropReason> {
-        if self.is_within_share(owner, port) && self.has_room(port) {
+        // What can be short: ports, if one is needed, and flows.
+        let needs = || port.map(Some).into_iter().chain([None]);
+        if needs().all(|need| self.is_within_share(owner, need) && self.has_room(need)) {
             return Ok(());
         }
         self.tick(now, DUE);
-        let within =
-            self.lose_until(now, owner, IDLE, port, |nat| nat.is_within_share(owner, port));
-        if !within {
-            return Err(DropReason::QuotaExceeded);
-        }
-        if self.has_room(port) {
-            return Ok(());
-        }
-        let wanted = port.filter(|proto| self.ports.of(*proto).free() == 0);
-        if let Some(greedy) = self.clients.greediest(wanted) {
-            if self.lose_until(now, greedy, 0, wanted, |nat| nat.has_room(port)) {
-                return Ok(());
+        for need in needs() {
+            if !self.lose_until(now, owner, IDLE, need, |nat| nat.is_within_share(owner, need)) {
+                return Err(DropReason::QuotaExceeded);
             }
-        } else {
-            self.flush(now);
-            self.stats.flushes += 1;
         }
-        match wanted {
-            _ if self.has_room(port) => Ok(()),
-            Some(_) => Err(DropReason::PortsExhausted),
-            None => Err(DropReason::FlowTableFull),
+        for need in needs() {
+            if self.has_room(need) {
+                continue;
+            }
+            let Some(greedy) = self.clients.greediest(need) else {
+                self.flush(now);
+                self.stats.flushes += 1;
+                break;
+            };
+            self.lose_until(now, greedy, 0, need, |nat| nat.has_room(need));
+        }
+        match port {
+            Some(_) if !self.has_room(port) => Err(DropReason::PortsExhausted),
+            _ if !self.has_room(None) => Err(DropReason::FlowTableFull),
+            _ => Ok(()),
         }
     }
 
-    fn is_within_share(&self, owner: u16, port: Option<Proto>) -> bool {
+    /// Whether the client may have one more port of a protocol, or one more flow.
+    fn is_within_share(&self, owner: u16, need: Option<Proto>) -> bool {
         let share = self.clients.share();
-        self.clients.get(owner).is_some_and(|holding| {
-            holding.flows < share.flows
-                && port.is_none_or(|proto| holding.ports.of(proto) < share.ports.of(proto))
+        self.clients.get(owner).is_some_and(|holding| match need {
+            Some(proto) => holding.ports.of(proto) < share.ports.of(proto),
+            None => holding.flows < share.flows,
         })
     }
 
-    fn has_room(&self, port: Option<Proto>) -> bool {
-        self.flows.len() < self.flows.capacity()
-            && self.mappings.len() < self.mappings.capacity()
-            && port.is_none_or(|proto| self.ports.of(proto).free() > 0)
+    /// Whether there is one more port of a protocol, or one more flow.
+    fn has_room(&self, need: Option<Proto>) -> bool {
+        match need {
+            Some(proto) => self.ports.of(proto).free() > 0,
+            None => {
+                self.flows.len() < self.flows.capacity()
+                    && self.mappings.len() < self.mappings.capacity()
+            }
+        }
     }
 
     /// Ends flows of one client until there is enough: half-open ones first, then those not used

@@ -267,6 +267,17 @@ fn n24_a_share_is_a_hard_limit_and_half_open_flows_go_first() {
 }
 
 #[test]
+fn n24_a_flow_gives_way_to_one_of_another_protocol() {
+    let mut world = World::sized(300 << 10);
+    for port in 0..world.nat.share().flows {
+        world.syn(1, 1024 + u16::try_from(port).unwrap(), remote(1)).unwrap();
+    }
+    assert_eq!(world.nat.stats().lost_half_open, 0);
+    assert!(world.udp(1, 5000, remote(1)).is_ok());
+    assert_eq!(world.nat.stats().lost_half_open, 1);
+}
+
+#[test]
 fn n24_n32_a_flood_costs_nobody_else_a_flow_new_or_old() {
     let mut world = World::sized(400 << 10);
     let old: Vec<Tuple> =
@@ -464,8 +475,11 @@ fn rules_find_each_flow_with_its_epoch_and_can_end_it_alone() {
 fn a_flow_that_is_over_is_gone_even_if_nobody_has_swept_yet() {
     let mut world = World::new();
     let sent = world.udp(1, 5000, remote(1)).unwrap().tuple;
+    let id = world.flow_in(&sent.reversed()).unwrap();
     world.now = world.now + Duration::from_secs(301);
     assert_eq!(world.answer(sent), Err(DropReason::Unsolicited));
+    let late = world.nat.pass(world.now, id, Direction::In, &udp());
+    assert_eq!(late, Err(DropReason::Unsolicited), "found before, over since");
     assert!(world.udp(1, 5000, remote(1)).is_ok(), "and makes way for a new one");
     assert_eq!(world.nat.stats().flows, 1);
 }
@@ -484,4 +498,23 @@ fn sweeping_says_when_it_wants_to_go_on() {
     assert_eq!(world.nat.stats().flows, 10);
     assert_eq!(world.nat.tick(world.now, 11), None);
     assert_eq!(world.nat.stats().expired, 20);
+}
+
+#[test]
+fn sweeping_is_announced_wherever_the_clock_stands() {
+    for start in 0..512 {
+        for secs in [120, 300, 510] {
+            let mut config = Config { slots: 2, ..Config::default() };
+            config.timeouts.udp = Duration::from_secs(secs);
+            let nat = Nat::new(config, Budget { bytes: 300 << 10 }, [5; 32]).unwrap();
+            let now = Instant::from_secs(5000 + start);
+            let mut world = World { nat, now, external: EXTERNAL };
+            world.nat.tick(now, 1);
+            world.udp(1, 5000, remote(1)).unwrap();
+            let due = now + Duration::from_secs(secs + 1);
+            assert_eq!(world.nat.tick(now, 1), Some(due), "{start} {secs}");
+            assert_eq!(world.nat.tick(due, 2), None);
+            assert_eq!(world.nat.stats().flows, 0);
+        }
+    }
 }
