@@ -17,7 +17,9 @@ use xen::store::{Client, Event, Tag};
 pub(crate) const BACK: DomId = DomId(1);
 pub(crate) const FIRST_SLOT: u16 = 1;
 const PRIVATE_PAGES: u16 = 64;
-/// Where heads are read to, and where the rest of frames made by tests stands.
+/// Where new heads stand: neither at the start of private memory nor of a page of it.
+const HEAD_AT: usize = 3 * PAGE_SIZE + 768;
+/// Where the rest of frames made by tests stands.
 const REST_AT: usize = 32 * PAGE_SIZE;
 
 /// netback with what its appliance would keep around it.
@@ -276,7 +278,7 @@ impl Back {
     ) -> Result<(), DropReason> {
         let mut ops = Vec::new();
         let memory = self.private.as_mut();
-        memory[..head].copy_from_slice(&bytes[..head]);
+        memory[HEAD_AT..HEAD_AT + head].copy_from_slice(&bytes[..head]);
         let mut from = head;
         let mut rest = Vec::new();
         for (n, len) in pieces.iter().enumerate() {
@@ -288,7 +290,7 @@ impl Back {
             rest.push(Piece { at: page, offset: 0, len: *len });
         }
         assert_eq!(from, bytes.len());
-        let head = Head { bytes: &bytes[..head], private_offset: 0 };
+        let head = Head { bytes: &bytes[..head], private_offset: HEAD_AT as u32 };
         let vif = self.netback.vif(port).ok_or(DropReason::EgressDown)?;
         let staged = vif.stage(&mut self.h, head, &rest, offload, &mut ops)?;
         self.finish(port, staged, ops)
@@ -314,9 +316,9 @@ impl Back {
             Pulled::Frame(frame) => frame,
             other => panic!("no frame to forward: {other:?}"),
         };
-        self.private.as_mut()[..head.len()].copy_from_slice(head);
+        self.private.as_mut()[HEAD_AT..HEAD_AT + head.len()].copy_from_slice(head);
         let rest = skip(&frame.pieces, head.len() as u32);
-        let head = Head { bytes: head, private_offset: 0 };
+        let head = Head { bytes: head, private_offset: HEAD_AT as u32 };
         let mut ops = Vec::new();
         let vif = self.netback.vif(to).ok_or(DropReason::EgressDown)?;
         let staged = vif.stage(&mut self.h, head, &rest, frame.offload, &mut ops);
