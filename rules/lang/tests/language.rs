@@ -136,7 +136,7 @@ fn verdicts_logs_and_places_arrive() {
 #[test]
 fn expectations_see_the_redirect() {
     let redirected = "redirect dns 10.139.1.1 to 9.9.9.9
-         policy clients -> uplink { accept udp 53 to 9.9.9.9; drop }
+         policy clients -> uplink { accept udp to 9.9.9.9; drop }
          expect accept udp from work to 10.139.1.1:53
          expect drop udp from work to 10.139.1.1:54
          expect drop udp from work to 10.139.1.2:53

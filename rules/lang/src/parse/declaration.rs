@@ -157,7 +157,7 @@ impl<'a> Parser<'a, '_> {
         let open = self.want('{')?;
         let (mut rules, mut broken) = (Vec::new(), false);
         loop {
-            let token = self.peek();
+            let (start, token) = (self.at, self.peek());
             match token.kind {
                 Kind::Mark('}') => {
                     self.next();
@@ -174,7 +174,7 @@ impl<'a> Parser<'a, '_> {
                     Ok(rule) => rules.push(rule),
                     Err(Reported) => {
                         broken = true;
-                        self.skip_to_rule();
+                        self.skip_to_rule(start);
                     }
                 },
             }

@@ -73,9 +73,12 @@ impl<'a> Parser<'a, '_> {
         }
     }
 
-    /// Goes on at the next rule: behind a `;`, or at the next line that does not go on with this one.
-    pub(super) fn skip_to_rule(&mut self) {
-        let mut open = 0usize;
+    /// Goes on at the next rule: behind a `;`, or at the next line that does not go on with this
+    /// one, which began at the token `start`.
+    pub(super) fn skip_to_rule(&mut self, start: usize) {
+        let seen = self.tokens.get(start..self.at).unwrap_or(&[]);
+        let count = |mark| seen.iter().filter(|token| token.kind == lex::Kind::Mark(mark)).count();
+        let mut open = count('[').saturating_sub(count(']'));
         while !self.rule_ended() {
             let goes_on = open > 0 || self.is_one_of(&CLAUSES);
             if self.begins_line() && !goes_on {
