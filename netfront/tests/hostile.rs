@@ -9,10 +9,12 @@ use rig::{GUEST, Rig, frame};
 use std::cell::Cell;
 use std::rc::Rc;
 use wire::{DropReason, Offload, Port, PortSlot};
+use xen::io::{Device, Head, Pulled};
 use xen::netif::{Status, TxResponse};
 use xen::sim::Sim;
 use xen::sim::peer_back::{Offers, Tricks};
 use xen::store::Tag;
+use xen::xenbus::XenbusState as State;
 
 const IPV4: u16 = 0x0800;
 
@@ -65,15 +67,47 @@ fn a_broken_ring_is_told_taken_down_and_made_anew() {
 
 #[test]
 fn after_a_fault_nothing_goes_through_before_the_link_is_anew() {
+    for tx in [true, false] {
+        let (mut rig, uplink) = Rig::connected();
+        rig.settle();
+        uplink.peer.send(&frame(IPV4, 100), Offload::NONE);
+        uplink.peer.overrun(tx, 300);
+        let mut ports = xen::hypervisor::PortSet::default();
+        ports.add(rig.front.event().unwrap());
+        rig.front.on_event(&mut rig.h, &ports);
+        assert_eq!(rig.receive(), []);
+        let sent = rig.send(&frame(IPV4, 100), &[], Offload::NONE);
+        assert_eq!(sent, Err(DropReason::EgressDown));
+        rig.until("up again", |rig| rig.ups().len() == 2 && rig.front.port().is_some());
+    }
+}
+
+#[test]
+fn what_was_on_its_way_on_an_earlier_link_is_nothing_to_the_new_one() {
     let (mut rig, uplink) = Rig::connected();
     uplink.peer.send(&frame(IPV4, 100), Offload::NONE);
-    uplink.peer.answer_tx(TxResponse { id: 7, status: Status::OKAY }.encode());
-    let mut ports = xen::hypervisor::PortSet::default();
-    ports.add(rig.front.event().unwrap());
-    rig.front.on_event(&mut rig.h, &ports);
-    assert_eq!(rig.receive(), []);
-    assert_eq!(rig.send(&frame(IPV4, 100), &[], Offload::NONE), Err(DropReason::EgressDown));
+    rig.settle();
+    let Pulled::Frame(incoming) = rig.pull() else { panic!("a frame") };
+    let bytes = frame(IPV4, 100);
+    let head = Head { bytes: &bytes, private_offset: 0 };
+    let stage = |rig: &mut Rig| {
+        rig.front.stage(&mut rig.h, head, &[], Offload::NONE, &mut Vec::new()).unwrap()
+    };
+    let staged = stage(&mut rig);
+    uplink.peer.say(State::Closing);
     rig.until("up again", |rig| rig.ups().len() == 2 && rig.front.port().is_some());
+    uplink.peer.send(&frame(IPV4, 100), Offload::NONE);
+    rig.settle();
+    let Pulled::Frame(same_buffer) = rig.pull() else { panic!("a frame") };
+    let _same_page = stage(&mut rig);
+    assert_eq!(rig.front.commit(&mut rig.h, staged, &[]), Err(DropReason::EgressDown));
+    rig.front.done(&mut rig.h, incoming);
+    rig.front.publish(&mut rig.h);
+    assert_eq!((rig.room(), rig.posted()), (255, 255));
+    rig.front.done(&mut rig.h, same_buffer);
+    rig.front.publish(&mut rig.h);
+    rig.settle();
+    assert_eq!((rig.posted(), uplink.peer.received().len()), (256, 0));
 }
 
 #[test]

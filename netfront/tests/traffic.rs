@@ -370,6 +370,23 @@ fn a_batch_is_one_signal_each_way() {
 }
 
 #[test]
+fn answers_are_signalled_at_half_of_what_is_outstanding() {
+    let (mut rig, uplink) = Rig::connected();
+    uplink.peer.set_tricks(Tricks { slow_tx: true, ..Tricks::default() });
+    rig.settle();
+    let bytes = frame(IPV4, 200);
+    for _ in 0..64 {
+        assert_eq!(rig.commit(&bytes, &[], Offload::NONE), Ok(()));
+    }
+    let before = rig.sim.counters(DomId(1)).notifies;
+    use xen::io::Device;
+    rig.front.publish(&mut rig.h);
+    rig.run_for(core::time::Duration::from_millis(100));
+    // At 32, 48, 56, 60, 62, 63 and 64.
+    assert_eq!((rig.sim.counters(DomId(1)).notifies - before, rig.room()), (7, 256));
+}
+
+#[test]
 fn nothing_is_visible_before_publish() {
     let (mut rig, uplink) = Rig::connected();
     let bytes = frame(IPV4, 200);

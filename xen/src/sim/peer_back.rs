@@ -14,6 +14,7 @@ use super::{Actor, ActorId, Sim, SimHypervisor, SimMapped, SimPage};
 use crate::hypervisor::{DomId, Hypervisor};
 use crate::store::{Client, Event, Op, Tag, TxId};
 use crate::xenbus::XenbusState as State;
+use core::time::Duration;
 use rings::{Rings, release};
 use std::cell::RefCell;
 use std::format;
@@ -200,10 +201,10 @@ impl Actor for Turn {
                 inner.frontend_changed();
             }
         }
-        if let Some(rings) = &mut inner.rings {
-            rings.run(&mut inner.h, inner.tricks);
-        }
-        None
+        let rings = inner.rings.as_mut()?;
+        rings.run(&mut inner.h, inner.tricks);
+        let later = inner.h.now() + Duration::from_millis(1);
+        (inner.tricks.slow_tx && rings.is_behind()).then_some(later)
     }
 }
 

@@ -81,6 +81,8 @@ impl RxSlot {
 pub struct Tricks {
     /// Takes frames and answers none of them, until this is off again.
     pub hold_tx: bool,
+    /// Answers one frame a turn, and takes a turn each millisecond.
+    pub slow_tx: bool,
     /// Keeps the pages of frames mapped when it answers them.
     pub keep_tx: bool,
     /// Maps the pages it fills, and keeps them so.
@@ -208,6 +210,10 @@ impl Rings {
         let mut bytes = Vec::new();
         let mut pages = Vec::new();
         for data in &frame.data {
+            if let Ok(page) = h.map(self.front, data.gref, Access::ReadWrite) {
+                h.unmap(page).expect("a mapped page");
+                self.die("a page to be read is lent for writing");
+            }
             match h.map(self.front, data.gref, Access::ReadOnly) {
                 Ok(page) => {
                     let mut part = vec![0; usize::from(data.len)];
@@ -227,7 +233,8 @@ impl Rings {
     }
 
     fn answer(&mut self, h: &mut SimHypervisor, tricks: Tricks) {
-        while let Some((answer, pages)) = self.unanswered.pop_front() {
+        let now = if tricks.slow_tx { 1 } else { self.unanswered.len() };
+        for (answer, pages) in self.unanswered.drain(..now.min(self.unanswered.len())) {
             release(h, pages, tricks.keep_tx, &mut self.kept);
             for (index, response) in answer.responses(Status::OKAY) {
                 self.tx.answer(index, &response.encode());
@@ -296,6 +303,11 @@ impl Rings {
         let len = u16::try_from(bytes.len()).expect("a short slot");
         let status = status.unwrap_or(Status::bytes(len));
         RxResponse { id: id.unwrap_or(request.id), offset, flags, status }.encode()
+    }
+
+    /// Whether frames wait for their answer.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.unanswered.is_empty()
     }
 
     /// Answers a TX request that may never have been made.
