@@ -3,7 +3,7 @@
 use crate::error::{Context as _, Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 /// The workspace and its target directory.
@@ -35,13 +35,13 @@ impl Layout {
     }
 }
 
-/// Runs a program quietly; its output counts only when it fails.
+/// Runs a program quietly and returns what it printed; its errors are shown only when it fails.
 ///
 /// # Errors
 /// When it cannot be started or ends with a failure; carries what it printed last.
 pub fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().context(&name)?;
+    let output = command.output().context(&name)?;
     if !output.status.success() {
         let words: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -115,13 +115,9 @@ impl World {
     fn start(&mut self, clients: &[Client]) -> Result<()> {
         step("start the internet's servers", || self.serve_internet())?;
         if !matches!(self.firewall, Firewall::None) {
-            let what = format!("start the firewall ({}, {})", self.firewall.name(), self.mode);
-            step(&what, || self.start_firewall())?;
+            self.start_firewall()?;
         }
-        for client in clients {
-            step(&format!("start client {}", client.name), || self.start_client(*client))?;
-        }
-        Ok(())
+        clients.iter().try_for_each(|client| self.start_client(*client))
     }
 
     /// The firewall's domain, found by name.
@@ -210,6 +206,11 @@ impl World {
     /// # Errors
     /// When it is not, in time.
     pub fn start_firewall(&mut self) -> Result<()> {
+        let what = format!("start the firewall ({}, {})", self.firewall.name(), self.mode);
+        step(&what, || self.create_firewall())
+    }
+
+    fn create_firewall(&mut self) -> Result<()> {
         let mark = self.xen.console_mark(FIREWALL);
         let started = Instant::now();
         let fw = self.xen.create(&self.firewall_config())?;
@@ -283,6 +284,10 @@ impl World {
     /// # Errors
     /// When it has not, in time.
     pub fn start_client(&mut self, client: Client) -> Result<()> {
+        step(&format!("start client {}", client.name), || self.create_client(client))
+    }
+
+    fn create_client(&mut self, client: Client) -> Result<()> {
         let mark = self.xen.console_mark(client.name);
         let domain = self.xen.create(&self.client_config(client))?;
         self.wait_linux(&domain, mark)?;
@@ -299,8 +304,10 @@ impl World {
     pub fn destroy_client(&mut self, client: Client) -> Result<()> {
         let domain = self.client(client)?;
         self.clients.retain(|(known, _)| *known != client);
-        self.xen.destroy(client.name)?;
-        self.xen.wait_gone(&domain, CONNECT)
+        step(&format!("destroy client {}", client.name), || {
+            self.xen.destroy(client.name)?;
+            self.xen.wait_gone(&domain, CONNECT)
+        })
     }
 
     /// Waits until a client's interface is connected and has its address.

@@ -178,13 +178,8 @@ fn used(world: &World) -> Result<Vec<Used>> {
 
 fn attach_help(world: &World) {
     let machine = world.xen.dom0.machine();
-    let socket = machine.directory().join("console.sock");
     eprintln!("\nThe machine keeps running (QEMU's process id is {}).", machine.pid());
-    eprintln!(
-        "A shell in dom0:    socat -,raw,echo=0,escape=0x1d UNIX-CONNECT:{}",
-        socket.display()
-    );
-    eprintln!("                    (Ctrl-] leaves it; press Enter for the prompt)");
+    eprintln!("A shell in dom0:    cargo xtask attach     (Ctrl-Q leaves it)");
     eprintln!("A guest's console:  xl console {FIREWALL}     in that shell (Ctrl-] leaves it)");
     eprintln!("All domains:        xl list");
     eprintln!("End it:             kill {}", machine.pid());

@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask image | demo | rig | test | bench`.
+//! The project's own commands: `cargo xtask image | demo | attach | rig | test | bench`.
 //!
 //! In: the command line. Out: files under target/, and a report on the terminal. Every step is
 //! named when it begins and timed when it ends.
 
 #![forbid(unsafe_code)]
 
+mod attach;
 mod bench;
 mod conformance;
 mod demo;
@@ -50,6 +51,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Open a shell in the dom0 of a machine that `demo --keep` left running
+    #[command(after_help = "Example:\n  cargo xtask attach")]
+    Attach,
     /// Run the scenarios on a real Xen, all or some of them
     #[command(after_help = "Examples:\n  cargo xtask rig\n  cargo xtask rig --mode pvh\n  \
         cargo xtask rig --only dns-udp --only reject\n  cargo xtask rig --firewall linux")]
@@ -153,6 +157,7 @@ fn main() -> ExitCode {
             let options = Options { keep, cpus: world.cpus };
             demo::command(&layout, firewall, world.mode.into(), options, json)
         }
+        Command::Attach => attach::command(&layout).map(|()| true),
         Command::Rig { list: true, .. } => {
             suite::list();
             Ok(true)
