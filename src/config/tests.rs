@@ -1,3 +1,5 @@
+//! Command lines that make sense, and those that do not.
+
 use super::*;
 use std::string::ToString;
 use std::vec;

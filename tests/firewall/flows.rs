@@ -182,6 +182,17 @@ fn a_segment_that_would_change_a_connection_needs_its_checksum() {
 }
 
 #[test]
+fn nor_does_the_world_change_a_connection_without_one() {
+    let mut world = World::new(config(OPEN));
+    let port = open(&mut world, 40000);
+    let good = syn_ack(port);
+    let mut bad = good.clone();
+    bad[48] ^= 1;
+    world.send(UPLINK, &bad).silent(DropReason::BadChecksum);
+    world.send(UPLINK, &good).emitted(WORK);
+}
+
+#[test]
 fn blank_checksums_and_large_segments_pass_as_they_are() {
     let mut world = World::new(config(OPEN));
     let port = open(&mut world, 40000);

@@ -45,6 +45,9 @@ fn an_error_about_nothing_we_sent_is_dropped() {
     let mut error = from_world(Spec::error(web(), us(), (3, 3), 0, &sent[14..]));
     *error.last_mut().unwrap() ^= 1;
     world.send(UPLINK, &error).silent(DropReason::BadChecksum);
+    // Nor is one about our packet, told to somebody else.
+    let error = from_world(Spec::error(web(), ip("192.0.2.9"), (3, 3), 0, &sent[14..]));
+    world.send(UPLINK, &error).silent(DropReason::UnrelatedIcmp);
 }
 
 #[test]

@@ -93,6 +93,8 @@ fn new_rules_end_the_flows_they_refuse_and_no_other() {
     world.send(UPLINK, &answers[0]).silent(DropReason::Unsolicited);
     world.send(UPLINK, &answers[1]).emitted(WORK);
     world.send(WORK, &dns).emitted(UPLINK);
+    let rule = world.firewall.policy().unwrap().rule_ids().nth(1).unwrap();
+    assert_eq!(world.firewall.counters().rules.of(rule), 1, "each flow is asked about once");
     world.send(WORK, &ntp).answered(DropReason::RuleReject, WORK);
 }
 
