@@ -143,8 +143,8 @@ mod tests {
         /// A ring page whose indices both stand at `start`.
         fn at(start: u32) -> Self {
             let ring = Self(RefCell::new(std::vec![0; PAGE_SIZE]));
-            (&ring).store(CONS, start);
-            (&ring).store(PROD, start);
+            ring.store(CONS, start);
+            ring.store(PROD, start);
             ring
         }
 
