@@ -103,6 +103,7 @@ mod tests {
         }
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         assert!(!hop.tell(Instant::from_secs(63), IpAddr::from([10, 0, 0, 2]), mac));
+        assert!(!hop.tell(Instant::from_secs(63), gateway, Mac::BROADCAST));
         assert!(hop.tell(Instant::from_secs(63), gateway, mac));
         assert!(!hop.tell(Instant::from_secs(63), gateway, mac));
         assert_eq!(hop.mac(), mac);

@@ -72,6 +72,9 @@ fn a_port_that_is_not_up_owns_nothing() {
     for port in [Port::new(1, 1), Port::new(77, 0), Port::new(u16::MAX, 0)] {
         world.send(port, &frame).silent(DropReason::SpoofedSource);
     }
+    // News of one that had the slot before, or will have it later, is not about this one.
+    world.firewall.port_down(world.now, Port::new(1, 1));
+    world.send(WORK, &frame).emitted(UPLINK);
 }
 
 #[test]
