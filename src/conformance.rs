@@ -61,7 +61,10 @@ fn start(mut booted: Booted) -> ! {
         .map(|row| (row.name, (row.run)(xen, own).map_err(|wrong| format!("{wrong}"))))
         .map(report)
         .fold([0, 0], sum);
-    let all = MACHINE.into_iter().map(|(name, row)| (name, row(xen))).map(report).fold(shared, sum);
+    let drawn = booted.seed.chunks(8).all(|word| word.iter().any(|byte| *byte != 0));
+    let seed = ("seed-is-drawn", same("every word drawn", drawn, true));
+    let machine = MACHINE.into_iter().map(|(name, row)| (name, row(xen)));
+    let all = machine.chain([seed]).map(report).fold(shared, sum);
     let [passed, failed] = all;
     say(format_args!("{passed} passed, {failed} failed"));
     if booted.rings.is_some() {

@@ -22,6 +22,8 @@ const GIB: usize = 1 << 30;
 const LIMIT: usize = 512 * GIB;
 /// Addresses for pages of Xen and other domains.
 const WINDOW: usize = 5 * LARGE_PAGE;
+/// Where the toolstack ends low RAM at the latest (HVM_BELOW_4G_MMIO_START, xenctrl's hvm builder).
+const LOW_WINDOW: usize = 0xf000_0000;
 
 /// A page of page-table entries.
 #[repr(C, align(4096))]
@@ -100,7 +102,7 @@ extern "C" fn pvh_main(info: &'static StartInfo) -> ! {
 
     let regions = regions(info);
     let free = free_ram(info, &regions);
-    let window = window(&regions);
+    let window = window(&regions, rings.is_none());
     for range in free.iter().filter(|r| r.end <= 4 * GIB) {
         // SAFETY: entry.s has mapped the first 4 GiB.
         unsafe { ram::add(range.clone()) };
@@ -227,15 +229,17 @@ fn cut(ranges: &mut Ranges, hole: &Range<usize>) {
     *ranges = parts;
 }
 
-/// Addresses above all RAM where the memory map has nothing.
-fn window(regions: &Regions) -> Range<usize> {
+/// Addresses where the memory map has nothing. In a guest that is near its special pages, as Xen's own
+/// tables for far addresses come out of a pool that is tight in a small guest. dom0 has devices there
+/// that the map does not tell of, so it goes above all RAM.
+fn window(regions: &Regions, dom0: bool) -> Range<usize> {
     let end = |r: &Region| (r.address + r.size) as usize;
     let ram = regions.iter().filter(|r| r.kind == RAM).map(end).fold(4 * GIB, usize::max);
-    let mut start = ram.next_multiple_of(GIB);
+    let mut start = if dom0 { ram.next_multiple_of(GIB) } else { LOW_WINDOW };
     while let Some(r) =
         regions.iter().find(|r| end(r) > start && (r.address as usize) < start + WINDOW)
     {
-        start = end(r).next_multiple_of(GIB);
+        start = ram.max(end(r)).next_multiple_of(GIB);
     }
     if start + WINDOW > LIMIT {
         die(format_args!("Tidegate: no addresses are left above {start:#x}"));
