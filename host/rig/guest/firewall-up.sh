@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The Linux firewall Tidegate is compared with: what Qubes' sys-firewall does, in small.
-# Masquerade, stateful filter, DNS redirect, one /32 route and permanent neighbour per client.
+# Masquerade, stateful filter, DNS redirect, anti-spoofing, one /32 route and permanent neighbour per client.
 . /run/self
 echo 1 >/proc/sys/net/ipv4/ip_forward
 client-up
@@ -21,6 +21,7 @@ while true; do
         /bin/ip route replace "$peer/32" dev "$vif" src "$ip"
         /bin/ip neigh replace "$peer" lladdr "$mac" dev "$vif" nud permanent
         echo 1 >"/proc/sys/net/ipv4/conf/$vif/proxy_arp"
+        echo 1 >"/proc/sys/net/ipv4/conf/$vif/rp_filter"
         xenstore-write "$path/hotplug-status" connected
         echo "$path" >"/run/$vif"
     done
