@@ -76,7 +76,8 @@ fn run(seed: u64, fault: u64) -> (Machine, Vec<String>, usize) {
         machine.sim.on_copy(move |dom, _| {
             let next = dice.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             dice.set(next);
-            (dom == TIDEGATE && (next >> 33) % fault == 0).then_some(GrantStatus::BAD_GNTREF)
+            (dom == TIDEGATE && (next >> 33).is_multiple_of(fault))
+                .then_some(GrantStatus::BAD_GNTREF)
         });
     }
     for round in 0..40u16 {

@@ -77,7 +77,7 @@ impl Control {
     }
 
     /// How the domain is to end, if it is.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Shutdown> {
+    pub(super) fn due(&self, now: Instant) -> Option<Shutdown> {
         match self.acknowledging {
             Some((_, why, since)) if now.since(since) >= PATIENCE => Some(why),
             _ => self.due,

@@ -189,7 +189,8 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         while let Some(notice) = self.ports.next_uplink_notice() {
             match notice {
                 netfront::Notice::Up { port, mac, mtu, backend } => {
-                    self.firewall.port_up(now, port, Link::Uplink { mac, mtu });
+                    let link = Link::Uplink { mac, mtu, network: backend.0 };
+                    self.firewall.port_up(now, port, link);
                     self.say(format_args!("uplink up: {backend}, {mac}, mtu {mtu}"));
                 }
                 netfront::Notice::Down { port } => {
@@ -221,8 +222,8 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
     /// Returns whether lines may be left.
     fn write_log(&mut self) -> bool {
         for _ in 0..LINES_A_TURN {
-            let Some(log) = self.firewall.next_log() else { return false };
-            self.say(format_args!("{log}"));
+            let Some(line) = self.firewall.next_log() else { return false };
+            self.console.say(&mut self.h, format_args!("{line}"));
         }
         true
     }

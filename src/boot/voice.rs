@@ -42,10 +42,11 @@ pub(crate) fn say(words: Arguments<'_>) {
         call::console_io(line.as_bytes());
     }
     let Some(at) = NonNull::new(RING.load(Ordering::Acquire)) else { return };
-    // SAFETY: `use_ring` was given the console's ring page.
-    let mut console = Console::new(unsafe { Xen::ring(at) }, EvtPort(PORT.load(Ordering::Relaxed)));
+    let port = EvtPort(PORT.load(Ordering::Relaxed));
     wait_for(|| {
-        let said = console.put(words);
+        // Made anew for each try, as a console counts what it could not write as lost.
+        // SAFETY: `use_ring` was given the console's ring page.
+        let said = Console::new(unsafe { Xen::ring(at) }, port).put(words);
         signal();
         said
     });

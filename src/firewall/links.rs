@@ -17,6 +17,8 @@ pub enum Link {
         mac: Mac,
         /// Longest IP packet in bytes.
         mtu: u16,
+        /// Tells one network from another, such as the number of the domain behind the uplink.
+        network: u16,
     },
     /// A client's vif.
     Client {
@@ -97,7 +99,7 @@ impl Links {
     /// What is known of `port`; `None` if it is not up.
     pub(super) fn side(&self, port: Port) -> Option<Side> {
         Some(match self.place(port)?.link {
-            Link::Uplink { mac, mtu } => Side::Uplink(Reach { port, mac, mtu }),
+            Link::Uplink { mac, mtu, .. } => Side::Uplink(Reach { port, mac, mtu }),
             Link::Client { mac, mtu, .. } => Side::Client(Reach { port, mac, mtu }),
         })
     }

@@ -6,7 +6,7 @@
 use alloc::collections::VecDeque;
 use core::fmt;
 use core::net::IpAddr;
-use rules::{OwnRule, Query};
+use rules::{OwnRule, Query, Zone};
 use wire::{DropReason, Instant, Mac, Port};
 
 /// Most lines that wait to be fetched.
@@ -25,6 +25,15 @@ pub enum LogLevel {
 }
 
 /// A line for the console: print it with [`fmt::Display`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// What is told.
+    pub log: Log,
+    /// Name of the policy whose lines are meant.
+    pub policy: &'a str,
+}
+
+/// What happened when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     /// When it happened.
@@ -49,8 +58,8 @@ pub enum Event {
     },
     /// A packet was dropped before any rule was asked.
     Dropped {
-        /// Where it came from.
-        from: Port,
+        /// Which side it came from.
+        from: Zone,
         /// Its source.
         src: IpAddr,
         /// Its destination.
@@ -76,9 +85,9 @@ pub struct Author {
     pub own: Option<OwnRule>,
 }
 
-impl fmt::Display for Log {
+impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.event {
+        match self.log.event {
             Event::Flow { query, refused, rule, .. } => {
                 match refused {
                     None => f.write_str("accept")?,
@@ -90,10 +99,10 @@ impl fmt::Display for Log {
                     None | Some(DropReason::RuleDrop | DropReason::RuleReject) => {}
                     Some(reason) => write!(f, ", {reason}")?,
                 }
-                rule.map_or(Ok(()), |rule| write!(f, ", {rule}"))
+                rule.map_or(Ok(()), |rule| rule.write(f, self.policy))
             }
             Event::Dropped { from, src, dst, reason } => {
-                write!(f, "drop from {from:?}: {src} -> {dst}, {reason}")
+                write!(f, "drop from {from}: {src} -> {dst}, {reason}")
             }
             Event::NextHop { mac } => write!(f, "next hop on the uplink is at {mac}"),
             Event::Lost(lines) => write!(f, "{lines} lines left out"),
@@ -101,11 +110,11 @@ impl fmt::Display for Log {
     }
 }
 
-impl fmt::Display for Author {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Author {
+    fn write(&self, f: &mut fmt::Formatter<'_>, policy: &str) -> fmt::Result {
         match self.line {
-            Some(line) => write!(f, "policy line {line}")?,
-            None => f.write_str("no policy for this direction")?,
+            Some(line) => write!(f, ", {policy}:{line}")?,
+            None => f.write_str(", no policy for this direction")?,
         }
         match self.own {
             Some(OwnRule::Number(n)) => write!(f, ", rule {n} of the VM"),

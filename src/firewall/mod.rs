@@ -20,7 +20,7 @@ mod policy;
 pub use counters::Counters;
 pub use hop::NextHop;
 pub use links::Link;
-pub use log::{Author, Event, Log, LogLevel};
+pub use log::{Author, Event, Line, Log, LogLevel};
 pub use nat::{Budget, ConfigError};
 pub use rules::DnsRedirect;
 
@@ -93,6 +93,8 @@ pub struct Firewall {
     level: LogLevel,
     nat: Nat,
     links: Links,
+    /// Where the uplink led when it was last up.
+    network: Option<u16>,
     journal: Journal,
     counters: Counters,
 }
@@ -127,16 +129,22 @@ impl Firewall {
             level: config.log,
             nat: Nat::new(config.nat, budget, secret)?,
             links: Links::default(),
+            network: None,
             journal: Journal::new(),
         })
     }
 
-    /// An interface can be used from now on. Flows of another that had its name are over.
+    /// An interface can be used from now on. Flows of another client that had its name are over, and
+    /// so are all flows if the uplink leads to another network than the last one did: whoever is
+    /// there now is not to see them.
     pub fn port_up(&mut self, now: Instant, port: Port, link: Link) {
         self.port_down(now, port);
-        if matches!(link, Link::Uplink { .. }) {
+        if let Link::Uplink { network, .. } = link {
             if let Some(old) = self.links.uplink() {
                 self.port_down(now, old.port);
+            }
+            if self.network.replace(network).is_some_and(|before| before != network) {
+                self.nat.flush(now);
             }
             self.hop4.start(now);
             self.hop6.start(now);
@@ -144,13 +152,11 @@ impl Firewall {
         self.links.up(now, port, link);
     }
 
-    /// An interface is gone, and with it its flows. The flows through an uplink do not outlive it:
-    /// the next one may lead to somebody else, who is not to see them.
+    /// An interface is gone. A client's flows go with it; those through an uplink wait for its return.
     pub fn port_down(&mut self, now: Instant, port: Port) {
         match self.links.down(port) {
             Some(Link::Client { .. }) => self.nat.client_gone(now, port),
             Some(Link::Uplink { .. }) => {
-                self.nat.flush(now);
                 self.hop4.stop();
                 self.hop6.stop();
             }
@@ -190,8 +196,9 @@ impl Firewall {
     }
 
     /// The next line for the log. Lines wait here, so many and no more.
-    pub fn next_log(&mut self) -> Option<Log> {
-        self.journal.next()
+    pub fn next_log(&mut self) -> Option<Line<'_>> {
+        let log = self.journal.next()?;
+        Some(Line { log, policy: self.policy.as_ref().map_or("", Policy::name) })
     }
 
     fn see<'a>(&self, frame: &Frame<'a>) -> Seen<'a> {

@@ -126,7 +126,9 @@ impl Firewall {
         reason: DropReason,
     ) {
         if self.level != LogLevel::None {
-            let event = Event::Dropped { from, src: packet.src, dst: packet.dst, reason };
+            let uplink = self.links.uplink().is_some_and(|reach| reach.port == from);
+            let zone = if uplink { Zone::Uplink } else { Zone::Clients };
+            let event = Event::Dropped { from: zone, src: packet.src, dst: packet.dst, reason };
             self.log(now, from, event);
         }
     }

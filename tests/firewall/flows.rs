@@ -134,11 +134,20 @@ fn flows_of_a_client_end_with_it() {
 }
 
 #[test]
-fn flows_end_with_the_uplink_they_left_by() {
+fn flows_wait_for_the_uplink_they_left_by() {
     let mut world = World::new(config(OPEN));
     let port = open(&mut world, 40000);
     world.firewall.port_down(world.now, UPLINK);
-    world.uplink_up(1500);
+    world.uplink_to(1, 1500);
+    world.send(UPLINK, &syn_ack(port)).emitted(WORK);
+}
+
+#[test]
+fn flows_end_when_the_uplink_leads_elsewhere() {
+    let mut world = World::new(config(OPEN));
+    let port = open(&mut world, 40000);
+    world.firewall.port_down(world.now, UPLINK);
+    world.uplink_to(2, 1500);
     world.send(UPLINK, &syn_ack(port)).silent(DropReason::Unsolicited);
 }
 

@@ -34,7 +34,7 @@ fn a_policy_without_masquerading_has_no_way_back_and_refuses() {
 fn drop_says_nothing_and_the_log_names_the_line() {
     let mut world = World::new(config("accept tcp 80\ndrop"));
     world.send(WORK, &syn(443)).silent(DropReason::RuleDrop);
-    let want = "drop clients -> uplink: tcp 10.137.0.10:40000 -> 93.184.216.34:443, policy line 5";
+    let want = "drop clients -> uplink: tcp 10.137.0.10:40000 -> 93.184.216.34:443, test.tide:5";
     assert_eq!(world.log(), [want]);
     world.send(WORK, &syn(80)).emitted(UPLINK);
     assert_eq!(world.log(), [""; 0]);

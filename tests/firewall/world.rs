@@ -130,7 +130,12 @@ impl World {
     }
 
     pub fn uplink_up(&mut self, mtu: u16) {
-        self.firewall.port_up(self.now, UPLINK, Link::Uplink { mac: UPLINK_MAC, mtu });
+        self.uplink_to(1, mtu);
+    }
+
+    /// An uplink that leads to this network.
+    pub fn uplink_to(&mut self, network: u16, mtu: u16) {
+        self.firewall.port_up(self.now, UPLINK, Link::Uplink { mac: UPLINK_MAC, mtu, network });
     }
 
     /// Sends one frame, as the appliance would: its head first, all of it if that is asked for.
@@ -175,7 +180,7 @@ impl World {
     }
 
     pub fn log(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.firewall.next_log()).map(|line| line.to_string()).collect()
+        std::iter::from_fn(|| self.firewall.next_log().map(|line| line.to_string())).collect()
     }
 }
 
