@@ -14,7 +14,6 @@ extern crate std;
 
 mod discovery;
 mod entry;
-mod layout;
 pub mod life;
 mod link;
 mod nodes;

@@ -5,15 +5,19 @@
 //! posts none loses its own frames), or shows a frame before all of it was copied.
 #![deny(clippy::arithmetic_side_effects)]
 
-use crate::layout::{self, Packing};
 use crate::link::{Fault, Takes};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::{Csum, DropReason, GsoKind, Offload};
 use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Memory, PAGE_SIZE};
 use xen::io::{Head, Piece, Staged, all_okay};
+use xen::layout::{self, Packing};
 use xen::netif::{Extra, Rx, RxFlags, RxRequest, RxResponse, Status};
 use xen::ring::{Back, RingIndex, SLOTS};
+
+/// Most data slots of a frame toward a client. Linux' netfront takes one more only if the first is
+/// short enough to be pulled out of its page (`MAX_SKB_FRAGS`).
+const CLIENT_SLOTS_MAX: usize = 17;
 
 /// Why a frame was not staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +181,7 @@ impl<M: Memory> RxPath<M> {
 
     /// As it came if that fits, else as few pages as can be.
     fn packing(&self, head: u16, rest: &[Piece]) -> Result<(Packing, usize), DropReason> {
-        let most = if self.takes.sg { layout::SLOTS_MAX } else { 1 };
+        let most = if self.takes.sg { CLIENT_SLOTS_MAX } else { 1 };
         let len = rest.iter().fold(usize::from(head), |n, p| n.saturating_add(p.len.into()));
         if len > usize::from(u16::MAX) {
             return Err(DropReason::TooBig);

@@ -12,7 +12,6 @@ mod bucket;
 mod device;
 mod fault;
 mod features;
-mod layout;
 pub mod life;
 mod link;
 mod list;

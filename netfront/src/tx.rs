@@ -7,7 +7,6 @@
 
 use crate::fault::Fault;
 use crate::features::Features;
-use crate::layout::{Layout, Lens, lay};
 use crate::pool::Pool;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
@@ -17,6 +16,7 @@ use xen::hypervisor::{
     Page,
 };
 use xen::io::{Head, Piece, SLOTS_MAX, all_okay};
+use xen::layout::{self, Packing};
 use xen::netif::{self, ETH_HEADER, Extra, Status, TxFlags, TxRequest, TxResponse};
 use xen::ring::Front;
 
@@ -33,8 +33,9 @@ pub(crate) struct Tx<H: Hypervisor> {
     fault: Option<Fault>,
 }
 
-/// The pages of one frame.
+/// The pages of one frame, and the bytes in each.
 type Ids = ArrayVec<u16, SLOTS_MAX>;
+type Lens = ArrayVec<u16, SLOTS_MAX>;
 
 struct Slot<P> {
     page: P,
@@ -120,7 +121,7 @@ impl<H: Hypervisor> Tx<H> {
         offload: Offload,
         ops: &mut Vec<CopyOp>,
     ) -> Result<u16, DropReason> {
-        let (layout, lens) = plan(features, head, rest, offload)?;
+        let (packing, lens) = plan(features, head, rest, offload)?;
         let slots = ring_slots(lens.len(), offload);
         if self.room() < slots {
             self.harvest(h);
@@ -133,7 +134,7 @@ impl<H: Hypervisor> Tx<H> {
         }
         let ids = self.take(&lens, offload).ok_or(DropReason::EgressFull)?;
         self.promised = self.promised.saturating_add(slots);
-        self.fill(&ids, head, rest, layout, ops);
+        self.fill(&ids, head, rest, packing, ops);
         ids.first().copied().ok_or(DropReason::EgressFull)
     }
 
@@ -156,7 +157,7 @@ impl<H: Hypervisor> Tx<H> {
         ids: &Ids,
         head: Head<'_>,
         rest: &[Piece],
-        layout: Layout,
+        packing: Packing,
         ops: &mut Vec<CopyOp>,
     ) {
         let page = |n: usize| {
@@ -166,18 +167,20 @@ impl<H: Hypervisor> Tx<H> {
         if let Some(first) = page(0) {
             first.write(0, head.bytes);
         }
-        lay(head_len(head), rest, layout, |n, dst_offset, piece| {
-            if let Some(to) = page(n) {
+        for part in layout::parts(head_len(head), rest, packing) {
+            // The head has been written.
+            let Some(piece) = part.piece.and_then(|n| rest.get(n)) else { continue };
+            if let Some(to) = page(part.slot) {
                 ops.push(CopyOp {
                     src: piece.at,
-                    src_offset: piece.offset,
+                    src_offset: piece.offset.saturating_add(part.from),
                     dst: CopyEnd::Page(to.frame()),
-                    dst_offset,
-                    len: piece.len,
+                    dst_offset: part.at,
+                    len: part.len,
                     status: GrantStatus::OKAY,
                 });
             }
-        });
+        }
     }
 
     /// Lends the pages of a staged frame and writes its requests, if all its copies `ops` are there and
@@ -337,7 +340,7 @@ fn plan(
     head: Head<'_>,
     rest: &[Piece],
     offload: Offload,
-) -> Result<(Layout, Lens), DropReason> {
+) -> Result<(Packing, Lens), DropReason> {
     let len = rest
         .iter()
         .map(|piece| usize::from(piece.len))
@@ -349,13 +352,13 @@ fn plan(
         return Err(DropReason::Truncated);
     }
     features.check(head.bytes, offload)?;
-    let with = |layout| Some((layout, lay(head_len(head), rest, layout, |_, _, _| {})?));
-    let kept = with(Layout::Keep).filter(|(_, lens)| features.sg || lens.len() == 1);
-    let (layout, lens) = kept.or_else(|| with(Layout::Pack)).ok_or(DropReason::TooManySlots)?;
+    let with = |packing| Some((packing, layout::lens(head_len(head), rest, packing)?));
+    let kept = with(Packing::Kept).filter(|(_, lens)| features.sg || lens.len() == 1);
+    let (packing, lens) = kept.or_else(|| with(Packing::Dense)).ok_or(DropReason::TooManySlots)?;
     if lens.len() > 1 && !features.sg {
         return Err(DropReason::EgressOffload);
     }
-    Ok((layout, lens))
+    Ok((packing, lens))
 }
 
 fn head_len(head: Head<'_>) -> u16 {

@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod console;
 pub mod hypervisor;
 pub mod io;
+pub mod layout;
 pub mod netif;
 #[cfg(feature = "raw")]
 pub mod raw;

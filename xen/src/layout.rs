@@ -1,36 +1,33 @@
-//! How an outgoing frame is laid into the pages a client has posted.
+//! How an outgoing frame is laid into pages: a new head, then what was behind the old one.
 //!
 //! In: the length of a new head and the pieces behind it. Out: the copies that bring them to pages, in
 //! order. Never: crosses a page, or leaves out a byte.
 #![deny(clippy::arithmetic_side_effects)]
 
-use xen::hypervisor::PAGE_SIZE;
-use xen::io::Piece;
-
-/// Most data slots of a frame toward a client. Linux' netfront takes one more only if the first is
-/// short enough to be pulled out of its page (`MAX_SKB_FRAGS`).
-pub(crate) const SLOTS_MAX: usize = 17;
+use crate::hypervisor::PAGE_SIZE;
+use crate::io::{Piece, SLOTS_MAX};
+use arrayvec::ArrayVec;
 
 const PAGE: u16 = PAGE_SIZE as u16;
 
 /// One copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub struct Part {
     /// From which piece; `None` is the head.
-    pub(crate) piece: Option<usize>,
+    pub piece: Option<usize>,
     /// Byte in the head or piece.
-    pub(crate) from: u16,
+    pub from: u16,
     /// To which slot of the frame.
-    pub(crate) slot: usize,
+    pub slot: usize,
     /// Byte in the slot's page.
-    pub(crate) at: u16,
+    pub at: u16,
     /// Bytes; never 0.
-    pub(crate) len: u16,
+    pub len: u16,
 }
 
 /// How pieces and pages relate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Packing {
+pub enum Packing {
     /// Each piece keeps a page of its own, so that it is one copy; the first one shares the head's
     /// page if it fits.
     Kept,
@@ -39,17 +36,33 @@ pub(crate) enum Packing {
 }
 
 /// The copies for a frame of a `head` of that many bytes (at most a page) and `rest`.
-pub(crate) fn parts(head: u16, rest: &[Piece], packing: Packing) -> Parts<'_> {
+#[must_use]
+pub fn parts(head: u16, rest: &[Piece], packing: Packing) -> Parts<'_> {
     Parts { packing, rest, source: None, left: head.min(PAGE), slot: 0, fill: 0 }
 }
 
 /// How many pages a frame needs.
-pub(crate) fn slots(head: u16, rest: &[Piece], packing: Packing) -> usize {
+#[must_use]
+pub fn slots(head: u16, rest: &[Piece], packing: Packing) -> usize {
     parts(head, rest, packing).last().map_or(0, |part| part.slot.saturating_add(1))
 }
 
+/// Bytes in each page of a frame; `None` if it needs more than [`SLOTS_MAX`] of them.
+#[must_use]
+pub fn lens(head: u16, rest: &[Piece], packing: Packing) -> Option<ArrayVec<u16, SLOTS_MAX>> {
+    let mut lens = ArrayVec::new();
+    for part in parts(head, rest, packing) {
+        if lens.len() <= part.slot {
+            lens.try_push(0).ok()?;
+        }
+        let len = lens.last_mut()?;
+        *len = part.len.saturating_add(*len);
+    }
+    Some(lens)
+}
+
 /// See [`parts`].
-pub(crate) struct Parts<'a> {
+pub struct Parts<'a> {
     packing: Packing,
     rest: &'a [Piece],
     /// What is being copied, with its bytes not yet copied.
@@ -106,8 +119,8 @@ impl Iterator for Parts<'_> {
 #[allow(clippy::arithmetic_side_effects, reason = "a test that overflows has failed")]
 mod tests {
     use super::*;
+    use crate::hypervisor::CopyEnd;
     use std::vec::Vec;
-    use xen::hypervisor::CopyEnd;
 
     fn pieces(lens: &[u16]) -> Vec<Piece> {
         lens.iter().map(|len| Piece { at: CopyEnd::Private(0), offset: 0, len: *len }).collect()
