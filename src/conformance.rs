@@ -40,15 +40,7 @@ const MACHINE: [(&str, Row); 6] = [
 ];
 
 fn start(mut booted: Booted) -> ! {
-    say(format_args!(
-        "conformance: {}, {} MiB, {} KiB free, entropy {}, {}rings, command line {:?}",
-        booted.mode,
-        booted.ram >> 20,
-        boot::left() >> 10,
-        booted.entropy,
-        if booted.rings.is_some() { "" } else { "no " },
-        booted.cmdline,
-    ));
+    booted.announce("Tidegate conformance");
     let word = |key| booted.cmdline.split_whitespace().find_map(|word| word.strip_prefix(key));
     if let Some(how) = word("crash=") {
         crash(how);

@@ -8,7 +8,7 @@ extern crate alloc;
 
 mod boot;
 
-use boot::{Booted, EntropySource, die, say};
+use boot::{Booted, die};
 use tidegate::appliance::begin;
 use xen::hypervisor::Start;
 
@@ -16,19 +16,7 @@ use xen::hypervisor::Start;
 static POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/policy.blob"));
 
 fn start(booted: Booted) -> ! {
-    say(format_args!(
-        "Tidegate {} booting: {}, {} MiB, entropy: {}",
-        env!("CARGO_PKG_VERSION"),
-        booted.mode,
-        booted.ram >> 20,
-        booted.entropy
-    ));
-    if booted.entropy == EntropySource::Jitter {
-        say(format_args!(
-            "WARNING: this processor has neither RDSEED nor RDRAND. Secrets come from clock jitter \
-             alone: ports and keys may be guessed."
-        ));
-    }
+    booted.announce("Tidegate");
     let Some([store, console]) = booted.rings else {
         die(format_args!("Tidegate is no dom0: it needs a toolstack's XenStore and console"))
     };

@@ -4,7 +4,7 @@
 mod machine;
 
 use machine::frames::Spec;
-use machine::{CLIENT_MAC, CMDLINE, Client, Machine, OWN, SERVER, UPLINK_MAC};
+use machine::{CLIENT_MAC, CMDLINE, Client, Machine, OWN, SERVER, SYS_NET, UPLINK_MAC};
 use std::net::IpAddr;
 use std::time::Duration;
 use wire::{Csum, Frame, Mac, Offload, Packet, Parsed, Port, Tuple, parse};
@@ -40,10 +40,10 @@ fn answer(seen: &Tuple) -> Vec<u8> {
 fn round_trip(machine: &Machine, client: &Client, sport: u16) -> Tuple {
     client.send(query(client, sport));
     machine.settle();
-    let sent = machine.uplink.peer.received();
+    let sent = machine.uplink().received();
     assert_eq!(sent.len(), 1, "console:\n{}", machine.console());
     let seen = tuple(&sent[0].bytes, sent[0].offload);
-    machine.uplink.peer.send(&answer(&seen), Offload::NONE);
+    machine.uplink().send(&answer(&seen), Offload::NONE);
     machine.settle();
     let back = client.peer.take_received();
     assert_eq!(back.len(), 1, "console:\n{}", machine.console());
@@ -54,7 +54,7 @@ fn round_trip(machine: &Machine, client: &Client, sport: u16) -> Tuple {
 }
 
 fn assert_honest(machine: &Machine, clients: &[&Client]) {
-    assert_eq!(machine.uplink.peer.complaint(), None);
+    assert_eq!(machine.uplink().complaint(), None);
     for client in clients {
         assert_eq!(client.peer.fault(), None, "of {}", client.addr);
     }
@@ -76,12 +76,12 @@ fn what_nobody_asked_for_reaches_no_client() {
     let client = machine.client(10);
     let seen = round_trip(&machine, &client, 4000);
     let other = Tuple { sport: seen.sport ^ 1, ..seen };
-    machine.uplink.peer.send(&answer(&other), Offload::NONE);
+    machine.uplink().send(&answer(&other), Offload::NONE);
     let to_client = Spec::udp((SERVER, 7), (client.addr, 4000)).macs(UPLINK_MAC, GATEWAY).frame();
-    machine.uplink.peer.send(&to_client, Offload::NONE);
+    machine.uplink().send(&to_client, Offload::NONE);
     machine.settle();
     assert_eq!(client.peer.take_received(), []);
-    assert_eq!(machine.uplink.peer.received(), []);
+    assert_eq!(machine.uplink().received(), []);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn without_a_policy_everything_is_dropped_and_the_console_says_so() {
     let client = machine.client(10);
     client.send(query(&client, 4000));
     machine.settle();
-    assert_eq!(machine.uplink.peer.received(), []);
+    assert_eq!(machine.uplink().received(), []);
     assert!(machine.console().contains("no policy: everything is dropped"));
 }
 
@@ -101,7 +101,7 @@ fn a_client_may_not_speak_in_the_name_of_another() {
     let forged = Spec::udp((b.addr, 4000), (SERVER, 7)).macs(GATEWAY, CLIENT_MAC).frame();
     a.send(forged);
     machine.settle();
-    assert_eq!(machine.uplink.peer.received(), []);
+    assert_eq!(machine.uplink().received(), []);
 }
 
 #[test]
@@ -112,15 +112,14 @@ fn clients_do_not_reach_each_other() {
     a.send(knock);
     machine.settle();
     assert_eq!(b.peer.take_received(), []);
-    assert_eq!(machine.uplink.peer.received(), []);
+    assert_eq!(machine.uplink().received(), []);
 }
 
 #[test]
 fn the_gateway_answers_ping_without_an_uplink() {
-    let machine = Machine::open(6);
+    let mut machine = Machine::open(6);
     let client = machine.client(10);
-    let job = machine.tools.detach(&machine.uplink.spec);
-    machine.finish(job);
+    machine.unplug();
     let ping = Spec::ping(client.addr, IpAddr::V4(OWN), 77).macs(GATEWAY, CLIENT_MAC).frame();
     client.send(ping);
     machine.settle();
@@ -139,7 +138,7 @@ fn a_blank_checksum_passes_blank_and_is_the_sum_of_the_new_pseudo_header() {
     frame[40..42].copy_from_slice(&sum);
     assert!(client.peer.send(&Outgoing { offload: blank, ..Outgoing::plain(frame) }));
     machine.settle();
-    let sent = machine.uplink.peer.received();
+    let sent = machine.uplink().received();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].offload.csum, Csum::Blank);
     let field = u16::from_be_bytes([sent[0].bytes[40], sent[0].bytes[41]]);
@@ -163,7 +162,7 @@ fn a_client_that_is_destroyed_leaves_nothing_behind_and_its_neighbour_goes_on() 
     for n in 0..20 {
         let goes = machine.client(20 + n);
         round_trip(&machine, &goes, 4000);
-        let job = machine.tools.destroy(goes.spec.front, &[goes.spec.clone()]);
+        let job = machine.tools.destroy(goes.spec.front, std::slice::from_ref(&goes.spec));
         machine.finish(job);
         round_trip(&machine, &stays, 4001 + n);
     }
@@ -178,11 +177,9 @@ fn the_uplink_is_detached_and_another_attached_while_clients_stay() {
     let client = machine.client(10);
     round_trip(&machine, &client, 4000);
     for (n, dom) in [(1, 101), (2, 102), (0, 103)] {
-        let job = machine.tools.detach(&machine.uplink.spec);
-        machine.finish(job);
-        machine.uplink.peer.stop();
+        machine.unplug();
         machine.plug(DomId(dom), n);
-        machine.wait("the new uplink", || machine.uplink.peer.is_connected());
+        machine.wait("the new uplink", || machine.uplink().is_connected());
         machine.run(Duration::from_millis(10));
         round_trip(&machine, &client, 4000 + dom);
     }
@@ -195,8 +192,8 @@ fn the_backend_driver_restarts_and_the_uplink_comes_back_by_itself() {
     let client = machine.client(10);
     for n in 0..5 {
         round_trip(&machine, &client, 4000 + n);
-        machine.uplink.peer.restart(xen::sim::peer_back::Offers::default());
-        machine.wait("the uplink again", || machine.uplink.peer.is_connected());
+        machine.uplink().restart(xen::sim::peer_back::Offers::default());
+        machine.wait("the uplink again", || machine.uplink().is_connected());
         machine.run(Duration::from_millis(10));
     }
     round_trip(&machine, &client, 5000);
@@ -247,4 +244,51 @@ fn a_stalled_xenstore_delays_no_packet() {
         round_trip(&machine, &client, 4000 + n);
     }
     assert_honest(&machine, &[&client]);
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_told_and_halts_the_domain() {
+    for (line, told) in [
+        ("ip=10.137.255.2 gateway=10.137.255.1", "column 17: `gateway=10.137.255.1`: unknown word"),
+        ("ip=10.137.255", "column 1: `ip=10.137.255`: not an IPv4 address"),
+        ("gw=10.137.255.1", "needs ip= beside it"),
+    ] {
+        let machine = Machine::bare(14, line, None);
+        assert_eq!(machine.ended(), Some(Shutdown::Poweroff));
+        let console = machine.console();
+        assert!(console.contains(told) && console.contains("halting"), "{console}");
+    }
+}
+
+#[test]
+fn a_missing_uplink_is_told_once() {
+    let machine = Machine::bare(15, CMDLINE, None);
+    machine.run(Duration::from_secs(60));
+    let console = machine.console();
+    assert_eq!(console.matches("no uplink: no vif under device/vif").count(), 1, "{console}");
+    assert_eq!(machine.ended(), None);
+}
+
+#[test]
+fn a_broken_policy_drops_everything_and_the_console_says_so() {
+    let mut blob = lang::compile("test.tide", machine::OPEN).unwrap().blob;
+    *blob.last_mut().unwrap() ^= 1;
+    let mut machine = Machine::bare(16, CMDLINE, Some(&blob));
+    machine.plug(SYS_NET, 0);
+    let client = machine.client(10);
+    client.send(query(&client, 4000));
+    machine.run(Duration::from_secs(1));
+    assert_eq!(machine.uplink().received(), []);
+    let console = machine.console();
+    assert!(console.contains("WARNING: policy: damaged"), "{console}");
+}
+
+#[test]
+fn a_client_is_detached_within_a_second_of_what_the_hold_demands() {
+    let machine = Machine::open(17);
+    let client = machine.client(10);
+    let before = machine.sim.now();
+    let job = machine.tools.detach(&client.spec);
+    machine.finish(job);
+    assert!(machine.sim.now().since(before) < Duration::from_millis(1150));
 }

@@ -79,16 +79,16 @@ const GSO: Offload =
 fn connect(machine: &Machine, client: &Client) -> Tuple {
     client.send(tcp(client, TcpFlags::SYN, &[]).frame());
     machine.settle();
-    let seen = machine.uplink.peer.received();
+    let seen = machine.uplink().received();
     let seen = tuple(&seen[0].bytes, seen[0].offload);
-    machine.uplink.peer.send(&reply(&seen, SYN_ACK, 5000, 1001, &[]), Offload::NONE);
+    machine.uplink().send(&reply(&seen, SYN_ACK, 5000, 1001, &[]), Offload::NONE);
     machine.settle();
     assert_eq!(client.peer.take_received().len(), 1);
     let mut ack = tcp(client, TcpFlags::ACK, &[]);
     ack.kind = Kind::Tcp { sport: 4000, dport: 80, flags: TcpFlags::ACK, seq: 1001, ack: 5001 };
     client.send(ack.frame());
     machine.settle();
-    assert_eq!(machine.uplink.peer.received().len(), 1);
+    assert_eq!(machine.uplink().received().len(), 1);
     seen
 }
 
@@ -111,7 +111,7 @@ fn a_64_kib_frame_out_is_two_copy_hypercalls_and_its_bytes_are_copied_once() {
         assert!(client.peer.send(&Outgoing { offload: GSO, ..Outgoing::plain(frame) }));
     });
     cost.print("64 KiB out", bytes);
-    let sent = machine.uplink.peer.received();
+    let sent = machine.uplink().received();
     assert_eq!((sent.len(), sent[0].bytes.len(), sent[0].offload), (1, bytes, GSO));
     assert!(cost.copied_bytes <= bytes as u64 + 256, "{cost:?}");
     assert!(cost.copy_ops <= 20, "{cost:?}");
@@ -125,7 +125,7 @@ fn a_64_kib_frame_in_is_one_copy_hypercall() {
     let seen = connect(&machine, &client);
     let frame = reply(&seen, TcpFlags::ACK, 5001, 1001, &[0x5a; 65160]);
     let bytes = frame.len();
-    let cost = cost(&machine, 1, || machine.uplink.peer.send(&frame, GSO));
+    let cost = cost(&machine, 1, || machine.uplink().send(&frame, GSO));
     cost.print("64 KiB in", bytes);
     let came = client.peer.take_received();
     assert_eq!((came.len(), came[0].bytes.len(), came[0].offload), (1, bytes, GSO));
@@ -144,7 +144,7 @@ fn a_batch_of_small_datagrams_shares_its_hypercalls() {
         .frame();
     client.send(datagram.clone());
     machine.settle();
-    let _first = machine.uplink.peer.received();
+    let _first = machine.uplink().received();
     let frames = 48;
     let cost = cost(&machine, frames, || {
         for _ in 0..frames {
@@ -152,7 +152,7 @@ fn a_batch_of_small_datagrams_shares_its_hypercalls() {
         }
     });
     cost.print("48 datagrams out", datagram.len());
-    assert_eq!(machine.uplink.peer.received().len() as u64, frames);
+    assert_eq!(machine.uplink().received().len() as u64, frames);
     assert!(cost.copy_ops <= 2 * frames, "{cost:?}");
 }
 
@@ -168,7 +168,7 @@ fn a_refused_64_kib_frame_costs_its_head() {
     cost.print("64 KiB refused", bytes);
     // The rest is the reset that tells the client.
     assert!(cost.copied_bytes <= 256 + 54, "{cost:?}");
-    assert_eq!(machine.uplink.peer.received(), []);
+    assert_eq!(machine.uplink().received(), []);
 }
 
 /// Counts what this thread allocates.

@@ -90,7 +90,7 @@ fn run(seed: u64, fault: u64) -> (Machine, Vec<String>, usize) {
             machine.settle();
         }
         if machine.sim.random(12) == 0 {
-            machine.uplink.peer.restart(Offers::default());
+            machine.uplink().restart(Offers::default());
         }
         if machine.sim.random(4) == 0 {
             machine.run(Duration::from_millis(50));

@@ -6,7 +6,7 @@
 use super::control::Control;
 use super::path::Path;
 use super::ports::Ports;
-use super::{Appliance, CONTROL_TAG, POLL_MAX};
+use super::{Appliance, CONTROL_TAG, POLL_MAX, UPLINK_PATIENCE};
 use crate::config::Settings;
 use crate::firewall::{Budget, Firewall};
 use alloc::format;
@@ -68,6 +68,7 @@ pub fn begin<H: Hypervisor, M: Memory>(
         }
     };
     Ok(Appliance {
+        uplink_due: Some(h.now() + UPLINK_PATIENCE),
         h,
         store,
         console,

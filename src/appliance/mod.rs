@@ -34,6 +34,9 @@ const POLL_MAX: usize = 128;
 /// pending between the last look and the sleep would not wake us.
 const BLIND_SLEEP: core::time::Duration = core::time::Duration::from_millis(5);
 
+/// How long after the start the uplink may be missing before that is said.
+const UPLINK_PATIENCE: core::time::Duration = core::time::Duration::from_secs(5);
+
 /// XenStore events served before the packet path has its turn again.
 const EVENTS_A_TURN: usize = 64;
 
@@ -60,6 +63,8 @@ pub struct Appliance<H: Hypervisor, M: Memory> {
     path: Path<H>,
     firewall: Firewall,
     control: Control,
+    /// When to say that there is no uplink.
+    uplink_due: Option<Instant>,
     hot: Vec<Port>,
     listed: Vec<EvtPort>,
 }
@@ -180,7 +185,11 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         let now = self.h.now();
         let devices = self.ports.tick(&mut self.h, &mut self.store, now);
         let firewall = self.path.tick(&mut self.h, &mut self.ports, &mut self.firewall);
-        [devices, firewall].into_iter().flatten().min()
+        if self.uplink_due.is_some_and(|due| due <= now) {
+            self.uplink_due = None;
+            self.say(format_args!("no uplink: no vif under device/vif is connected; waiting"));
+        }
+        [devices, firewall, self.uplink_due].into_iter().flatten().min()
     }
 
     /// Tells the firewall who came and went, and the console as well.
@@ -189,6 +198,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         while let Some(notice) = self.ports.next_uplink_notice() {
             match notice {
                 netfront::Notice::Up { port, mac, mtu, backend } => {
+                    self.uplink_due = None;
                     let link = Link::Uplink { mac, mtu, network: backend.0 };
                     self.firewall.port_up(now, port, link);
                     self.say(format_args!("uplink up: {backend}, {mac}, mtu {mtu}"));

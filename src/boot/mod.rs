@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 use xen::hypervisor::EvtPort;
 use xen::raw::{Lent, Machine, Mode, Shared, Xen};
 
-pub(crate) use entropy::EntropySource;
+use entropy::EntropySource;
 pub(crate) use ram::left;
 pub(crate) use voice::{die, say};
 
@@ -51,6 +51,22 @@ pub(crate) struct Booted {
     pub(crate) cmdline: String,
     /// XenStore's and the console's ring; none for dom0.
     pub(crate) rings: Option<[(Shared<Lent>, EvtPort); 2]>,
+}
+
+impl Booted {
+    /// Says what was booted and on what; loudly, if secrets can be guessed.
+    pub(crate) fn announce(&self, name: &str) {
+        let Self { mode, ram, entropy, .. } = self;
+        let version = env!("CARGO_PKG_VERSION");
+        let mib = ram >> 20;
+        say(format_args!("{name} {version} booting: {mode}, {mib} MiB, entropy: {entropy}"));
+        if *entropy == EntropySource::Jitter {
+            say(format_args!(
+                "WARNING: this processor has neither RDSEED nor RDRAND. Secrets come from clock \
+                 jitter alone: ports and keys may be guessed."
+            ));
+        }
+    }
 }
 
 /// What PV and PVH boot have found.

@@ -36,15 +36,15 @@ pub struct Machine {
     pub sim: Sim,
     pub xs: Xenstored,
     pub tools: Toolstack,
-    pub appliance: Rc<RefCell<Sut>>,
-    pub uplink: Uplink,
+    appliance: Rc<RefCell<Option<Sut>>>,
+    uplink: Option<Uplink>,
     console: SimPage,
 }
 
 /// Our uplink, and sys-net's end of it.
-pub struct Uplink {
-    pub spec: VifSpec,
-    pub peer: PeerBack,
+struct Uplink {
+    spec: VifSpec,
+    peer: PeerBack,
 }
 
 /// A client domain with one vif.
@@ -69,6 +69,15 @@ impl Machine {
 
     /// A machine with this command line and policy, its uplink connected.
     pub fn new(seed: u64, cmdline: &str, policy: Option<&str>) -> Self {
+        let blob = policy.map(|text| lang::compile("test.tide", text).expect("a policy").blob);
+        let mut machine = Self::bare(seed, cmdline, blob.as_deref());
+        machine.plug(SYS_NET, 0);
+        machine.wait("the uplink to be up", || machine.uplink().is_connected());
+        machine
+    }
+
+    /// A machine without an uplink, its firewall just started with this blob.
+    pub fn bare(seed: u64, cmdline: &str, blob: Option<&[u8]>) -> Self {
         let sim = Sim::new(seed);
         let xs = Xenstored::new(&sim);
         let tools = Toolstack::new(&sim, &xs);
@@ -79,21 +88,35 @@ impl Machine {
         let evtchn = h.alloc_unbound(SYS_NET).unwrap();
         xs.set("/local/domain/2/control/shutdown", "");
         let start = Start { cmdline: cmdline.into(), store, console: (view, evtchn) };
-        let blob = policy.map(|text| lang::compile("test.tide", text).expect("a policy").blob);
-        let appliance = begin(h, start, blob.as_deref(), HEAP, SEED).ok().expect("a good start");
+        let appliance = match begin(h, start, blob, HEAP, SEED) {
+            Ok(appliance) => Some(appliance),
+            Err(refused) => {
+                refused.halt();
+                None
+            }
+        };
         let appliance = Rc::new(RefCell::new(appliance));
-        let actor = Rc::clone(&appliance);
-        let domain = sim.clone();
+        let (actor, domain) = (Rc::clone(&appliance), sim.clone());
         sim.add_actor(TIDEGATE, move || turn(&domain, &actor));
-        let uplink = plug(&sim, &xs, &tools, SYS_NET, 0);
-        let machine = Self { sim, xs, tools, appliance, uplink, console };
-        machine.wait("the uplink to be up", || machine.uplink.peer.is_connected());
-        machine
+        Self { sim, xs, tools, appliance, uplink: None, console }
+    }
+
+    /// sys-net's end of the uplink.
+    pub fn uplink(&self) -> &PeerBack {
+        &self.uplink.as_ref().expect("an uplink").peer
+    }
+
+    /// `xl network-detach` of the uplink, to its end.
+    pub fn unplug(&mut self) {
+        let uplink = self.uplink.take().expect("an uplink");
+        let job = self.tools.detach(&uplink.spec);
+        self.finish(job);
+        uplink.peer.stop();
     }
 
     /// A new uplink of the firewall, served by `back`.
     pub fn plug(&mut self, back: DomId, handle: u32) {
-        self.uplink = plug(&self.sim, &self.xs, &self.tools, back, handle);
+        self.uplink = Some(plug(&self.sim, &self.xs, &self.tools, back, handle));
     }
 
     /// A connected client with the address 10.137.0.`dom`.
@@ -166,13 +189,13 @@ fn plug(sim: &Sim, xs: &Xenstored, tools: &Toolstack, back: DomId, handle: u32) 
 }
 
 /// One turn of the appliance's domain, as its `run` would do without the sleep.
-fn turn(sim: &Sim, appliance: &RefCell<Sut>) -> Option<Instant> {
+fn turn(sim: &Sim, appliance: &RefCell<Option<Sut>>) -> Option<Instant> {
     let mut appliance = appliance.borrow_mut();
-    if sim.shutdown_of(TIDEGATE).is_some() {
+    let Some(appliance) = appliance.as_mut().filter(|_| sim.shutdown_of(TIDEGATE).is_none()) else {
         // Nobody is there any more to be signalled.
-        appliance.hypervisor().take_pending();
+        let _pending = sim.domain(TIDEGATE).take_pending();
         return None;
-    }
+    };
     loop {
         match appliance.work() {
             Work::Busy => {}

@@ -8,6 +8,8 @@
 mod attach;
 mod bench;
 mod conformance;
+mod counts;
+mod crashes;
 mod demo;
 mod image;
 mod stages;
