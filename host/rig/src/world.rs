@@ -259,7 +259,16 @@ impl World {
             format!("until ping -c 1 -W 1 {}; do :; done; touch /run/answered", plan::SERVER);
         domain.spawn("first-ping", &["sh", "-c", &ping])?;
         let xen = self.xen.clone();
-        let attach = std::thread::spawn(move || xen.network_attach(client.name, &vif));
+        // `xl` gives up after ten seconds, which a firewall may need longer than to boot.
+        let attach = std::thread::spawn(move || {
+            let until = Instant::now() + GUEST_BOOT;
+            loop {
+                let attached = xen.network_attach(client.name, &vif);
+                if attached.is_ok() || Instant::now() >= until {
+                    return attached;
+                }
+            }
+        });
         let there = format!("/local/domain/{}/backend/vif/{}/0/state", fw.id, domain.id);
         self.xen.wait_for(&there, "1", CONNECT)?;
         let started = Instant::now();
