@@ -36,12 +36,11 @@ fn build(layout: &Layout, policy: Option<&Path>, elf: &Path, stripped: &Path) ->
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(&layout.root).args(["build", "--quiet", "--package", "tidegate"]);
     cargo.args(["--bin", "kernel", "--features", "kernel", "--profile", "kernel"]);
-    cargo.env_remove("TIDEGATE_POLICY").env_remove("TIDEGATE_POLICY_BLOB");
+    cargo.env_remove("TIDEGATE_POLICY_BLOB");
     if let Some(policy) = policy {
         let blob = layout.target.join("policy.blob");
         step(&format!("compile {}", policy.display()), || compile(policy, &blob))?;
-        let policy = policy.canonicalize().map_err(Error::file(policy))?;
-        cargo.env("TIDEGATE_POLICY", policy).env("TIDEGATE_POLICY_BLOB", blob);
+        cargo.env("TIDEGATE_POLICY_BLOB", blob);
     }
     step("build the kernel", || run(&mut cargo))?;
     let built = layout.target.join("kernel/kernel");
@@ -59,5 +58,22 @@ fn compile(policy: &Path, blob: &Path) -> Result<()> {
             let shown: Vec<_> = mistakes.iter().map(lang::Diagnostic::render).collect();
             Err(Error::new(format!("the policy cannot be used:\n{}", shown.join("\n"))))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_with_a_mistake_is_shown_with_its_place_and_writes_nothing() {
+        let directory = std::env::temp_dir().join(format!("tidegate-image-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (policy, blob) = (directory.join("typo.tide"), directory.join("policy.blob"));
+        fs::write(&policy, "zone uplink = netfront 0\nzone clients = netbak\n").unwrap();
+        let told = compile(&policy, &blob).unwrap_err().to_string();
+        assert!(told.contains("typo.tide:2:16"), "{told}");
+        assert!(!blob.exists());
+        fs::remove_dir_all(&directory).unwrap();
     }
 }
