@@ -70,7 +70,7 @@ fn boot(layout: &Layout, xen: &Path, mode: Mode) -> Result<Vec<Row>> {
 /// QEMU's plain processor, which the PV boot has, knows no RDRAND: that must be said aloud. The other
 /// one has it, and then nothing is to be said.
 fn entropy(said: &str, mode: Mode) -> Row {
-    let warned = said.lines().any(|line| line.contains("WARNING"));
+    let warned = said.lines().any(|line| line.contains("WARNING: this processor has neither"));
     let failure = match (mode, warned) {
         (Mode::Pv, true) | (Mode::Pvh, false) => None,
         (Mode::Pv, false) => Some("no warning, though there is neither RDSEED nor RDRAND".into()),

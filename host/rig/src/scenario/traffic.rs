@@ -18,6 +18,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("tcp-up", "a client sends in bulk", Everywhere, tcp_up),
     scenario("tcp-down", "a client receives in bulk", Everywhere, tcp_down),
     scenario("tcp-refused", "a RST of the server reaches the client", Everywhere, refused),
+    scenario("traceroute", "the firewall is a hop, and errors come back", Everywhere, traceroute),
     scenario("dns-udp", "A and AAAA on one socket, through the redirect", Everywhere, dns_udp),
     scenario("dns-tcp", "the redirect works for TCP too", Everywhere, dns_tcp),
     scenario("two-clients", "two clients at once do not harm each other", Full, two_clients),
@@ -68,6 +69,22 @@ fn tcp_down(world: &mut World) -> Result<()> {
 
 fn refused(world: &mut World) -> Result<()> {
     same("port 81", &world.client(WORK)?.connect(SERVER, 81)?, &Connect::Refused)
+}
+
+/// The first hop is told by the firewall itself, the second by a port unreachable that quotes a
+/// translated datagram.
+fn traceroute(world: &mut World) -> Result<()> {
+    let printed = world.client(WORK)?.sh(&format!("traceroute -n -m 3 -q 1 -w 10 {SERVER}"))?;
+    let hops: Vec<&str> = printed.lines().filter_map(hop).collect();
+    let expected = [world.gateway().to_string(), SERVER.to_string()];
+    same("hops", &hops, &expected.iter().map(String::as_str).collect())
+}
+
+/// The address in a line such as ` 1  10.137.255.2  1.234 ms`.
+fn hop(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    words.next()?.parse::<u8>().ok()?;
+    words.next()
 }
 
 fn dns_udp(world: &mut World) -> Result<()> {
