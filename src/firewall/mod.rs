@@ -4,8 +4,8 @@
 //! verdict for each, replies (ARP, echo, ICMP errors, resets), lines for the log, counters. Never:
 //! I/O, a clock, an allocation for a frame, or a write into a frame.
 //!
-//! A frame of a client goes through [`outbound`], one of the uplink through [`inbound`]. What has a
-//! flow passes by it; what has none is asked of the policy once ([`policy`]).
+//! A frame of a client goes through `outbound`, one of the uplink through `inbound`. What has a
+//! flow passes by it; what has none is asked of the policy once (`policy`).
 
 mod answer;
 mod counters;

@@ -1,4 +1,4 @@
-//! What a guest needs of Xen, without a line of policy: the [`Hypervisor`] trait, the netif, XenStore
+//! What a guest needs of Xen, without a line of policy: the [`Hypervisor`](hypervisor::Hypervisor) trait, the netif, XenStore
 //! and console protocols on it, and two who implement it: `raw` (hypercalls) and `sim` (memory).
 //!
 //! In: pages, ports and messages other domains control. Out: values that were read once and checked.

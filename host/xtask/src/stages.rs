@@ -16,7 +16,7 @@ use std::time::Instant;
 pub(crate) enum Stage {
     /// rustfmt
     Fmt,
-    /// clippy, on the workspace and on the kernel
+    /// clippy, on the workspace and on the kernel, and rustdoc
     Clippy,
     /// unit, property, model and simulation tests
     Unit,
@@ -74,6 +74,7 @@ impl Stage {
                 layout,
                 &[
                     "clippy --quiet --workspace --all-targets -- -D warnings",
+                    "doc --quiet --workspace --no-deps",
                     "clippy --quiet --package tidegate --bin kernel --bin conformance \
                      --features kernel --profile kernel -- -D warnings",
                 ],
@@ -93,7 +94,10 @@ impl Stage {
 fn check(layout: &Layout, commands: &[&str]) -> Result<Count> {
     let mut all = Count::default();
     for words in commands {
-        let status = cargo(layout).args(words.split_whitespace()).status().context("cargo")?;
+        let mut cargo = cargo(layout);
+        // rustdoc has no option for it behind `--`.
+        cargo.args(words.split_whitespace()).env("RUSTDOCFLAGS", "-D warnings");
+        let status = cargo.status().context("cargo")?;
         if status.success() {
             println!("  ok     cargo {words}");
             all.passed += 1;

@@ -4,9 +4,9 @@
 //! was found, each with its place and a way out. Never: reads files, guesses, or panics on any text;
 //! never part of the kernel.
 //!
-//! The way: [`lex`] cuts the text into words, [`parse`] finds declarations and rules (and goes on
-//! after a mistake), [`names`] ties names to what they stand for, [`lower`] builds the common form,
-//! [`expect`] asks it the questions the file itself answers. The language is told in docs/POLICY.md.
+//! The way: `lex` cuts the text into words, `parse` finds declarations and rules (and goes on
+//! after a mistake), `names` ties names to what they stand for, `lower` builds the common form,
+//! `expect` asks it the questions the file itself answers. The language is told in docs/POLICY.md.
 #![forbid(unsafe_code)]
 
 mod ast;
