@@ -7,7 +7,7 @@ use machine::frames::Spec;
 use machine::{CLIENT_MAC, CMDLINE, Client, Machine, OWN, SERVER, SYS_NET, UPLINK_MAC};
 use std::net::IpAddr;
 use std::time::Duration;
-use wire::{Csum, Frame, Mac, Offload, Packet, Parsed, Port, Tuple, parse};
+use wire::{Csum, DropReason, Frame, Mac, Offload, Packet, Parsed, Port, Tuple, parse};
 use xen::hypervisor::{DomId, Shutdown};
 use xen::sim::peer_front::Outgoing;
 
@@ -291,4 +291,21 @@ fn a_client_is_detached_within_a_second_of_what_the_hold_demands() {
     let job = machine.tools.detach(&client.spec);
     machine.finish(job);
     assert!(machine.sim.now().since(before) < Duration::from_millis(1150));
+}
+
+#[test]
+fn a_client_that_posts_no_buffers_loses_its_own_answers_and_they_are_counted() {
+    let machine = Machine::open(18);
+    let (mute, other) = (machine.client(10), machine.client(11));
+    let seen = round_trip(&machine, &mute, 4000);
+    mute.peer.keep_posted(0);
+    for _ in 0..600 {
+        machine.uplink().send(&answer(&seen), Offload::NONE);
+        machine.settle();
+    }
+    let came = mute.peer.take_received().len() as u64;
+    let lost = machine.counters().drops[DropReason::EgressFull];
+    assert!(lost > 0, "its buffers never ran out");
+    assert_eq!(came + lost, 600);
+    round_trip(&machine, &other, 4000);
 }

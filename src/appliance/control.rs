@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A value of `control/shutdown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+enum Request {
     /// Nothing is asked; also what an acknowledgement leaves behind.
     Nothing,
     /// End in this way.
@@ -31,7 +31,7 @@ pub enum Request {
 impl Request {
     /// Reads the node's value. `halt` is taken for `poweroff`, as by Linux.
     #[must_use]
-    pub fn parse(value: &[u8]) -> Self {
+    fn parse(value: &[u8]) -> Self {
         match value {
             b"" => Self::Nothing,
             b"poweroff" | b"halt" => Self::Shutdown(Shutdown::Poweroff),

@@ -11,14 +11,13 @@ mod path;
 mod ports;
 
 pub use begin::{Refused, begin};
-pub use control::Request;
-pub use path::{PathCounters, Turn};
+pub use path::PathCounters;
 
 use crate::firewall::{Firewall, Link};
 use alloc::vec::Vec;
 use control::{Control, Found};
 use core::fmt;
-use path::Path;
+use path::{Path, Turn};
 use ports::Ports;
 use wire::{Instant, Port};
 use xen::console::Console;
@@ -130,11 +129,6 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
     /// The hypervisor, for those who drive it from outside.
     pub const fn hypervisor(&mut self) -> &mut H {
         &mut self.h
-    }
-
-    /// The firewall.
-    pub const fn firewall(&self) -> &Firewall {
-        &self.firewall
     }
 
     /// What the packet path counted.

@@ -38,11 +38,11 @@ pub(super) trait Fabric<H: Hypervisor> {
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
+pub(super) struct Turn {
     /// Frames taken from rings.
-    pub frames: usize,
+    pub(super) frames: usize,
     /// Whether frames may be left in a ring because the batch or the egress was full.
-    pub more: bool,
+    pub(super) more: bool,
 }
 
 /// What the packet path counted, since the start.

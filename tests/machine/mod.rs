@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
-use tidegate::appliance::{Appliance, Work, begin};
+use tidegate::appliance::{Appliance, PathCounters, Work, begin};
 use wire::{Instant, Mac};
 use xen::hypervisor::{DomId, Hypervisor, Page, Shutdown, Start};
 use xen::sim::peer_back::{Offers, PeerBack};
@@ -172,6 +172,11 @@ impl Machine {
         self.sim.poke(self.console.frame(), 1024, &[0; 2048]);
         self.sim.poke(self.console.frame(), 3080, &page[3084..3088]);
         text
+    }
+
+    /// What the packet path counted.
+    pub fn counters(&self) -> PathCounters {
+        self.appliance.borrow().as_ref().expect("a running firewall").counters().clone()
     }
 
     /// Why the firewall's domain has ended, if it has.
