@@ -11,7 +11,6 @@ use std::rc::Rc;
 use wire::{DropReason, Offload, Port, PortSlot};
 use xen::io::{Device, Head, Pulled};
 use xen::netif::{Status, TxResponse};
-use xen::sim::Sim;
 use xen::sim::peer_back::{Offers, Tricks};
 use xen::store::Tag;
 use xen::xenbus::XenbusState as State;
@@ -178,7 +177,7 @@ fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
         let uplink = rig.plug(1, 0, Offers::default());
         rig.until("up", |rig| rig.front.port().is_some());
         let on = Rc::new(Cell::new(true));
-        corrupt(&rig.sim, seed, Rc::clone(&on));
+        corrupt(&rig, seed, Rc::clone(&on));
         for n in 0..200usize {
             if uplink.peer.is_connected() && rig.front.port().is_some() {
                 uplink.peer.send(&frame(IPV4, 14 + n * 97 % 20_000), Offload::NONE);
@@ -205,19 +204,19 @@ fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
 
 /// Before one in 256 accesses of ours to a page of the data path, the backend changes a byte: half of
 /// the time of the response index, if it is a ring.
-fn corrupt(sim: &Sim, seed: u64, on: Rc<Cell<bool>>) {
-    let store = sim.clone();
-    sim.on_touch(move |touch, bytes| {
-        // XenStore's page, the first of all, is not the backend's to change.
-        if !on.get() || touch.by != GUEST || touch.frame.0 == 0x1000 || store.random(256) != 0 {
+fn corrupt(rig: &Rig, seed: u64, on: Rc<Cell<bool>>) {
+    let (sim, store_page) = (rig.sim.clone(), rig.store_page);
+    rig.sim.on_touch(move |touch, bytes| {
+        // XenStore's page is not the backend's to change.
+        if !on.get() || touch.by != GUEST || touch.frame == store_page || sim.random(256) != 0 {
             return;
         }
-        let at = if store.random(2) == 0 {
-            8 + store.random(4) as usize
+        let at = if sim.random(2) == 0 {
+            8 + sim.random(4) as usize
         } else {
-            touch.offset + store.random(touch.len.max(1) as u64) as usize
+            touch.offset + sim.random(touch.len.max(1) as u64) as usize
         };
-        bytes[at] = (store.random(256) ^ seed) as u8;
+        bytes[at] = (sim.random(256) ^ seed) as u8;
     });
 }
 

@@ -49,9 +49,10 @@ impl GrantRef {
     }
 }
 
-/// The number by which Xen knows a page of ours: MFN in a PV guest, GFN in a PVH guest.
+/// The number by which Xen knows a page of ours: MFN in a PV guest, GFN in a PVH guest. It comes from
+/// [`Page::frame`] alone: who could make one up could have Xen copy into any page of this domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FrameNo(pub u64);
+pub struct FrameNo(pub(crate) u64);
 
 /// What the peer may do with a granted or mapped page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

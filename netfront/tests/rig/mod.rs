@@ -5,7 +5,9 @@
 use core::time::Duration;
 use netfront::{Config, Netfront, Notice, Slots};
 use wire::{DropReason, Instant, Mac, Offload, Port, PortSlot};
-use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Hypervisor, Memory, PAGE_SIZE, Page};
+use xen::hypervisor::{
+    CopyEnd, CopyOp, DomId, FrameNo, GrantStatus, Hypervisor, Memory, PAGE_SIZE, Page,
+};
 use xen::io::{Device, Head, Incoming, Piece, Pulled};
 use xen::sim::peer_back::{Offers, PeerBack};
 use xen::sim::toolstack::{Toolstack, VifSpec};
@@ -24,6 +26,7 @@ pub(crate) struct Rig {
     pub(crate) tools: Toolstack,
     pub(crate) h: SimHypervisor,
     pub(crate) store: Client<SimPage>,
+    pub(crate) store_page: FrameNo,
     pub(crate) front: Netfront<SimHypervisor>,
     pub(crate) private: SimPrivate,
     pub(crate) notices: Vec<Notice>,
@@ -54,6 +57,7 @@ impl Rig {
         let mut h = sim.domain(GUEST);
         Self {
             tools: Toolstack::new(&sim, &xs),
+            store_page: page.frame(),
             store: Client::new(page, port),
             front: Netfront::new(config),
             private: h.private(32).unwrap(),
