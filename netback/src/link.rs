@@ -6,6 +6,7 @@
 
 use crate::{rx::RxPath, tx::TxPath};
 use core::fmt;
+use wire::Takes;
 use xen::hypervisor::{Access, DomId, Errno, EvtPort, GrantStatus, Hypervisor};
 use xen::netif::TxFault;
 use xen::ring::{Back, RingBroken};
@@ -22,21 +23,6 @@ pub(crate) enum Channels {
         /// For the RX ring.
         rx: u32,
     },
-}
-
-/// What a frontend can take from us.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Takes {
-    /// feature-sg: frames in more than one slot.
-    pub(crate) sg: bool,
-    /// feature-gso-tcpv4.
-    pub(crate) gso_v4: bool,
-    /// feature-gso-tcpv6.
-    pub(crate) gso_v6: bool,
-    /// No feature-no-csum-offload: blank checksums in IPv4.
-    pub(crate) blank_v4: bool,
-    /// feature-ipv6-csum-offload: blank checksums in IPv6.
-    pub(crate) blank_v6: bool,
 }
 
 /// What a frontend has published about its rings, each value checked by itself.

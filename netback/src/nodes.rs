@@ -5,13 +5,13 @@
 //! for 0, as drivers in the field rely on it.
 #![deny(clippy::arithmetic_side_effects)]
 
-use crate::link::{Channels, Takes, Terms};
+use crate::link::{Channels, Terms};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
-use wire::Mac;
+use wire::{Mac, Takes};
 use xen::hypervisor::DomId;
 use xen::store::Found;
 
@@ -161,6 +161,8 @@ pub(crate) fn terms(frontend: &str, found: &[Found]) -> Result<(Terms, u16), Mal
         blank_v4: !node.flag("feature-no-csum-offload"),
         blank_v6: node.flag("feature-ipv6-csum-offload"),
     };
+    // What is longer would need a second slot (xenvif_change_mtu of Linux holds it to the same).
+    let mtu = if takes.sg { mtu } else { mtu.min(MTU_DEFAULT) };
     Ok((Terms { tx_ring, rx_ring, channels, takes }, mtu))
 }
 

@@ -5,10 +5,10 @@
 //! posts none loses its own frames), or shows a frame before all of it was copied.
 #![deny(clippy::arithmetic_side_effects)]
 
-use crate::link::{Fault, Takes};
+use crate::link::Fault;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::{Csum, DropReason, GsoKind, Offload};
+use wire::{DropReason, Offload, Takes};
 use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Memory, PAGE_SIZE};
 use xen::io::{Head, Piece, Staged, all_okay};
 use xen::layout::{self, Packing};
@@ -75,6 +75,11 @@ impl<M: Memory> RxPath<M> {
         self.ring.into_page()
     }
 
+    /// What the frontend can take.
+    pub(crate) const fn takes(&self) -> Takes {
+        self.takes
+    }
+
     /// Takes the requests for a frame and adds its copies to `ops`. On an error nothing is taken.
     pub(crate) fn stage(
         &mut self,
@@ -84,7 +89,9 @@ impl<M: Memory> RxPath<M> {
         ops: &mut Vec<CopyOp>,
     ) -> Result<Staged, Refused> {
         let gso = offload.gso.map(Extra::gso);
-        self.takes.check(head.bytes, offload).map_err(Refused::Frame)?;
+        if !self.takes.frame(head.bytes, offload) {
+            return Err(Refused::Frame(DropReason::EgressOffload));
+        }
         let from = private_end(head).ok_or(Refused::Frame(DropReason::BadHeader))?;
         let (packing, slots) = self.packing(from.len, rest).map_err(Refused::Frame)?;
         let all = slots.saturating_add(usize::from(gso.is_some()));
@@ -192,27 +199,6 @@ impl<M: Memory> RxPath<M> {
             .find(|(_, slots)| (1..=most).contains(slots))
             .ok_or(DropReason::TooBig)
     }
-}
-
-impl Takes {
-    /// Whether the frontend can take a frame with this much left to do.
-    fn check(self, head: &[u8], offload: Offload) -> Result<(), DropReason> {
-        let gso = match offload.gso.map(|gso| gso.kind) {
-            None => true,
-            Some(GsoKind::TcpV4) => self.gso_v4 && self.sg,
-            Some(GsoKind::TcpV6) => self.gso_v6 && self.sg,
-        };
-        let blank = if is_ipv6(head) { self.blank_v6 } else { self.blank_v4 };
-        if gso && (blank || offload.csum != Csum::Blank) {
-            Ok(())
-        } else {
-            Err(DropReason::EgressOffload)
-        }
-    }
-}
-
-fn is_ipv6(head: &[u8]) -> bool {
-    head.get(12..14) == Some(&[0x86, 0xdd])
 }
 
 /// Where a head stands.

@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
-use wire::{DropReason, Offload, Port};
+use wire::{DropReason, Offload, Port, Takes};
 use xen::hypervisor::{CopyOp, EvtPort, Hypervisor};
 use xen::io::{Device, Head, Incoming, Piece, Pulled, Staged};
 
@@ -110,6 +110,10 @@ impl<H: Hypervisor> Device<H> for Vif<H> {
         ops: &mut Vec<CopyOp>,
     ) -> usize {
         tx::gather(&frame.pieces, want, at, ops)
+    }
+
+    fn takes(&self) -> Takes {
+        self.link.as_ref().map_or(Takes::ALL, |link| link.rx.takes())
     }
 
     fn stage(

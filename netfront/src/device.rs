@@ -3,7 +3,7 @@
 
 use crate::uplink::Netfront;
 use alloc::vec::Vec;
-use wire::{DropReason, Offload};
+use wire::{DropReason, Offload, Takes};
 use xen::hypervisor::{CopyOp, Hypervisor};
 use xen::io::{Device, Head, Incoming, Piece, Pulled, Staged};
 
@@ -21,6 +21,10 @@ impl<H: Hypervisor> Device<H> for Netfront<H> {
         _: &mut Vec<CopyOp>,
     ) -> usize {
         self.link().map_or(0, |link| link.heads(frame, want, at, private))
+    }
+
+    fn takes(&self) -> Takes {
+        Self::takes(self)
     }
 
     fn stage(

@@ -11,7 +11,6 @@ extern crate alloc;
 mod bucket;
 mod device;
 mod fault;
-mod features;
 pub mod life;
 mod link;
 mod list;
@@ -23,7 +22,6 @@ mod uplink;
 mod vif;
 
 pub use fault::Fault;
-pub use features::Features;
 pub use uplink::Netfront;
 
 use alloc::string::String;

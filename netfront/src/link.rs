@@ -4,14 +4,13 @@
 //! it. Never: asks XenStore, or lets go of a page the backend may still have mapped.
 
 use crate::fault::Fault;
-use crate::features::Features;
 use crate::pool::Pool;
 use crate::rx::Rx;
 use crate::tx::Tx;
 use crate::{Config, Slots};
 use alloc::vec::Vec;
 use core::fmt;
-use wire::{DropReason, Offload};
+use wire::{DropReason, Offload, Takes};
 use xen::hypervisor::{Access, CopyOp, DomId, Errno, EvtPort, GrantRef, Hypervisor, PAGE_SIZE};
 use xen::io::{Head, Incoming, Piece, Pulled, Staged};
 
@@ -36,7 +35,7 @@ impl fmt::Display for OpenError {
 /// Both rings, connected or on offer.
 pub(crate) struct Link<H: Hypervisor> {
     pub(crate) peer: DomId,
-    features: Features,
+    takes: Takes,
     generation: u16,
     tx: Tx<H>,
     rx: Rx<H>,
@@ -52,7 +51,7 @@ impl<H: Hypervisor> Link<H> {
         pool: &mut Pool<H>,
         config: &Config,
         peer: DomId,
-        features: Features,
+        takes: Takes,
         generation: u16,
     ) -> Result<Self, OpenError> {
         pool.serve(peer);
@@ -71,7 +70,7 @@ impl<H: Hypervisor> Link<H> {
         };
         let tx_ring = h.grant(peer, tx.ring_page(), Access::ReadWrite).ok();
         let rx_ring = h.grant(peer, rx.ring_page(), Access::ReadWrite).ok();
-        let mut link = Self { peer, features, generation, tx, rx, tx_ring, rx_ring, event };
+        let mut link = Self { peer, takes, generation, tx, rx, tx_ring, rx_ring, event };
         if link.tx_ring.is_none() || link.rx_ring.is_none() {
             link.close(h, pool);
             return Err(OpenError::NoRef);
@@ -105,6 +104,10 @@ impl<H: Hypervisor> Link<H> {
     /// What the backend did that no backend may do.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.tx.fault().or(self.rx.fault())
+    }
+
+    pub(crate) const fn takes(&self) -> Takes {
+        self.takes
     }
 
     pub(crate) fn room(&self) -> Slots {
@@ -166,7 +169,7 @@ impl<H: Hypervisor> Link<H> {
             return Err(DropReason::EgressDown);
         }
         let from = ops.len();
-        let id = self.tx.stage(h, self.features, head, rest, offload, ops)?;
+        let id = self.tx.stage(h, self.takes, head, rest, offload, ops)?;
         Ok(Staged { ops: from..ops.len(), token: self.token(u32::from(id)) })
     }
 

@@ -3,11 +3,10 @@
 //! In: values as XenStore gave them. Out: values of the right form, and the first thing that is wrong,
 //! by path and value. Never: trusts a length or prints a byte as it came.
 
-use crate::features::Features;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
-use wire::Mac;
+use wire::{Mac, Takes};
 use xen::hypervisor::DomId;
 use xen::store::Found;
 use xen::xenbus::XenbusState;
@@ -17,12 +16,13 @@ use xen::xenbus::XenbusState;
 pub(crate) const FRONT: [&str; 5] = ["backend", "backend-id", "mac", "mtu", "state"];
 
 /// Nodes of the backend's directory, in an order with the same property.
-pub(crate) const BACK: [&str; 7] = [
+pub(crate) const BACK: [&str; 8] = [
     "online",
     "feature-rx-copy",
     "feature-sg",
     "feature-gso-tcpv4",
     "feature-gso-tcpv6",
+    "feature-no-csum-offload",
     "feature-ipv6-csum-offload",
     "state",
 ];
@@ -71,7 +71,7 @@ pub(crate) struct Back {
     /// The toolstack wants it to stay.
     pub(crate) online: bool,
     /// What it can take.
-    pub(crate) features: Features,
+    pub(crate) takes: Takes,
     /// What keeps us from using it.
     pub(crate) unfit: Option<Problem>,
     /// What is wrong without keeping us from it.
@@ -176,11 +176,12 @@ fn device(dir: &Dir<'_>) -> Result<Device, Problem> {
 pub(crate) fn back(path: &str, found: &[Found]) -> Back {
     let dir = Dir { path, names: &BACK, found };
     let mut odd = None;
-    let features = Features {
+    let takes = Takes {
         sg: dir.flag("feature-sg", &mut odd),
         gso_v4: dir.flag("feature-gso-tcpv4", &mut odd),
         gso_v6: dir.flag("feature-gso-tcpv6", &mut odd),
-        ipv6_csum: dir.flag("feature-ipv6-csum-offload", &mut odd),
+        blank_v4: !dir.flag("feature-no-csum-offload", &mut odd),
+        blank_v6: dir.flag("feature-ipv6-csum-offload", &mut odd),
     };
     let online = dir.value("online").is_none_or(|value| value != b"0");
     let (state, mut unfit) = match dir.state() {
@@ -192,7 +193,7 @@ pub(crate) fn back(path: &str, found: &[Found]) -> Back {
         let value = dir.value("feature-rx-copy");
         unfit = Some(dir.problem("feature-rx-copy", value, "1: the backend cannot copy"));
     }
-    Back { state, online, features, unfit, odd }
+    Back { state, online, takes, unfit, odd }
 }
 
 /// A number as XenStore has them: decimal digits and nothing else.

@@ -6,11 +6,10 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use crate::fault::Fault;
-use crate::features::Features;
 use crate::pool::Pool;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use wire::{DropReason, Offload};
+use wire::{DropReason, Offload, Takes};
 use xen::hypervisor::{
     Access, CopyEnd, CopyOp, DomId, GrantRef, GrantStatus, Hypervisor, Memory, NoMemory, PAGE_SIZE,
     Page,
@@ -115,13 +114,13 @@ impl<H: Hypervisor> Tx<H> {
     pub(crate) fn stage(
         &mut self,
         h: &mut H,
-        features: Features,
+        takes: Takes,
         head: Head<'_>,
         rest: &[Piece],
         offload: Offload,
         ops: &mut Vec<CopyOp>,
     ) -> Result<u16, DropReason> {
-        let (packing, lens) = plan(features, head, rest, offload)?;
+        let (packing, lens) = plan(takes, head, rest, offload)?;
         let slots = ring_slots(lens.len(), offload);
         if self.room() < slots {
             self.harvest(h);
@@ -336,7 +335,7 @@ impl<H: Hypervisor> Tx<H> {
 
 /// The layout of a frame, if this backend can take it at all.
 fn plan(
-    features: Features,
+    takes: Takes,
     head: Head<'_>,
     rest: &[Piece],
     offload: Offload,
@@ -351,11 +350,13 @@ fn plan(
     if len < ETH_HEADER as usize {
         return Err(DropReason::Truncated);
     }
-    features.check(head.bytes, offload)?;
+    if !takes.frame(head.bytes, offload) {
+        return Err(DropReason::EgressOffload);
+    }
     let with = |packing| Some((packing, layout::lens(head_len(head), rest, packing)?));
-    let kept = with(Packing::Kept).filter(|(_, lens)| features.sg || lens.len() == 1);
+    let kept = with(Packing::Kept).filter(|(_, lens)| takes.sg || lens.len() == 1);
     let (packing, lens) = kept.or_else(|| with(Packing::Dense)).ok_or(DropReason::TooManySlots)?;
-    if lens.len() > 1 && !features.sg {
+    if lens.len() > 1 && !takes.sg {
         return Err(DropReason::EgressOffload);
     }
     Ok((packing, lens))

@@ -16,7 +16,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use wire::{Instant, Mac, Port};
+use wire::{Instant, Mac, Port, Takes};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet};
 use xen::store::{Client, Event, Outcome, Reply, RequestId, StoreError};
 use xen::xenbus::XenbusState;
@@ -25,6 +25,10 @@ use xen::xenbus::XenbusState;
 const PROBLEMS_MAX: usize = 32;
 /// Least and most time between two tries to get pages out of quarantine.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+
+/// Longest packet on a link without scatter-gather, in bytes: its frame is one slot (ETH_DATA_LEN, as
+/// xennet_change_mtu of Linux has it).
+const ONE_SLOT_MTU: u16 = 1500;
 
 /// The uplink.
 pub struct Netfront<H: Hypervisor> {
@@ -146,6 +150,12 @@ impl<H: Hypervisor> Netfront<H> {
     #[must_use]
     pub fn room(&self) -> Slots {
         self.connected().map_or(Slots(0), Link::room)
+    }
+
+    /// What the backend can take; while there is none, nothing is left to do for it.
+    #[must_use]
+    pub fn takes(&self) -> Takes {
+        self.connected().map_or(Takes::ALL, Link::takes)
     }
 
     /// RX buffers the backend has. netback needs 18 for one large frame: whoever keeps frames of the
@@ -307,7 +317,7 @@ impl<H: Hypervisor> Netfront<H> {
         }
         let Some(look) = &vif.look else { return };
         let (Some(device), Some(back)) = (look.device().cloned(), &look.back) else { return };
-        let features = back.features;
+        let takes = back.takes;
         if let Err(later) = vif.links.take(now) {
             vif.again_at(later);
             return;
@@ -318,12 +328,13 @@ impl<H: Hypervisor> Netfront<H> {
             Err(format!("{held} pages are still mapped by former backends"))
         } else {
             let (pool, config, dom) = (&mut self.pool, &self.config, device.backend.dom);
-            Link::open(h, pool, config, dom, features, self.links).map_err(|e| format!("{e}"))
+            Link::open(h, pool, config, dom, takes, self.links).map_err(|e| format!("{e}"))
         };
         match opened {
             Ok(link) => {
                 self.links = self.links.wrapping_add(1);
-                let (index, mac, mtu) = (vif.index, device.mac, device.mtu);
+                let (index, mac) = (vif.index, device.mac);
+                let mtu = if takes.sg { device.mtu } else { device.mtu.min(ONE_SLOT_MTU) };
                 self.active =
                     Some(Active { index, backend: device.backend, mac, mtu, link, up: None });
                 self.write(h, store, n, Wrote::Offer, now);

@@ -6,9 +6,11 @@
 
 mod begin;
 mod control;
+mod egress;
 mod memory;
 mod path;
 mod ports;
+mod share;
 
 pub use begin::{Refused, begin};
 pub use path::PathCounters;

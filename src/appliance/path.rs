@@ -6,22 +6,29 @@
 //! the last copy out of them.
 
 use super::memory::{self, WHOLES};
+use super::share::{Cost, Shares};
 use crate::firewall::Firewall;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use wire::{
-    BATCH, DropReason, Frame, HEAD_MAX, Instant, Offload, Outbox, PerReason, Port, Reply, Verdict,
-    WHOLE_MAX,
+    BATCH, DropReason, Frame, GsoKind, HEAD_MAX, Instant, Outbox, PerReason, Port, Reply,
+    SEGMENTS_MAX, Takes, Verdict, WHOLE_MAX,
 };
 use xen::hypervisor::{CopyOp, GrantStatus, Hypervisor, NoMemory};
-use xen::io::{self, Device, Head, Incoming, Pulled, SLOTS_MAX, Staged};
+use xen::io::{self, Device, Incoming, Pulled, SLOTS_MAX, Staged};
 
-/// Pieces after which a turn takes no more frames: about one grant-copy operation each, so that one
-/// turn stays short for whoever waits for the next.
-const PIECES_MAX: usize = 192;
+/// Copies that are made by one hypercall at most. The heads of a turn are fewer, as each costs a slot.
+pub(super) const OPS_MAX: usize = 768;
+
+/// Frames that can be staged at a time: as they came, cut into segments, and our own.
+pub(super) const STAGED_MAX: usize = BATCH + SEGMENTS_MAX + BATCH;
 
 /// Slots a frame can take on an egress: its own, one for GSO, one if the new head spills over a page.
 const EGRESS_SLOTS_MAX: usize = SLOTS_MAX + 2;
+
+/// The same where each segment takes one: 64 KiB in segments of 1 KiB. Of smaller ones the last may find
+/// no room.
+const SEGMENTED_SLOTS_MAX: usize = 64;
 
 /// All devices by their ports.
 pub(super) trait Fabric<H: Hypervisor> {
@@ -39,7 +46,7 @@ pub(super) trait Fabric<H: Hypervisor> {
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Turn {
-    /// Frames taken from rings.
+    /// Frames taken from rings, bad ones included.
     pub(super) frames: usize,
     /// Whether frames may be left in a ring because the batch or the egress was full.
     pub(super) more: bool,
@@ -50,7 +57,7 @@ pub(super) struct Turn {
 pub struct PathCounters {
     /// Frames taken from rings.
     pub pulled: u64,
-    /// Frames put into rings, replies included.
+    /// Frames put into rings, replies and segments included.
     pub sent: u64,
     /// Their bytes.
     pub sent_bytes: u64,
@@ -58,39 +65,80 @@ pub struct PathCounters {
     pub drops: PerReason<u64>,
 }
 
-/// The packet path: its private memory and the list of copies, both allocated once.
+/// The packet path: its private memory and its lists, all allocated once.
 pub(super) struct Path<H: Hypervisor> {
-    private: H::Private,
-    ops: Vec<CopyOp>,
-    first: usize,
+    pub(super) private: H::Private,
+    pub(super) ops: Vec<CopyOp>,
+    pub(super) staged: Vec<OnWay>,
+    pub(super) shares: Shares,
+    pub(super) touched: Touched,
     pub(super) counters: PathCounters,
+    flights: Vec<Flight>,
+    /// Ports that may have frames in this turn.
+    awake: Vec<Port>,
+    first: usize,
 }
 
 /// A frame between its ring and its verdict; its first `head` bytes stand in place `place`.
-struct Flight {
-    from: Port,
-    frame: Incoming,
+pub(super) struct Flight {
+    pub(super) from: Port,
+    pub(super) frame: Incoming,
     place: usize,
     head: usize,
 }
 
 /// A verdict, with the place of the new head if there is one.
 #[derive(Clone, Copy)]
-struct Decision {
-    verdict: Verdict,
-    new_head_at: u32,
+pub(super) struct Decision {
+    pub(super) verdict: Verdict,
+    pub(super) new_head_at: u32,
 }
 
-type Flights = ArrayVec<Flight, BATCH>;
+/// A staged frame, its port and its length.
+pub(super) struct OnWay {
+    pub(super) port: Port,
+    pub(super) frame: Staged,
+    pub(super) len: u32,
+}
+
 type Decisions = ArrayVec<Decision, BATCH>;
 type Replies = ArrayVec<Reply, BATCH>;
-type OnEgress = ArrayVec<(Port, Staged, u32), { 2 * BATCH }>;
+
+/// What a turn may still take.
+struct Allowance {
+    /// Slots of the uplink, what it takes, and how many must be free for a frame.
+    room: usize,
+    takes: Takes,
+    least: usize,
+    /// What the turn has cost so far.
+    work: Cost,
+    /// Frames taken, bad ones included.
+    frames: usize,
+}
+
+/// Why a port sends no more for now.
+enum Served {
+    /// It has used its share.
+    Spent,
+    /// Its ring is empty, or must wait for room on the uplink.
+    Silent,
+    /// The turn is full.
+    Full,
+}
 
 impl<H: Hypervisor> Path<H> {
     pub(super) fn new(h: &mut H) -> Result<Self, NoMemory> {
-        let ops = Vec::with_capacity(2 * PIECES_MAX + 4 * BATCH);
-        let counters = PathCounters::default();
-        Ok(Self { private: h.private(memory::PAGES)?, ops, first: 0, counters })
+        Ok(Self {
+            private: h.private(memory::PAGES)?,
+            ops: Vec::with_capacity(OPS_MAX),
+            staged: Vec::with_capacity(STAGED_MAX),
+            shares: Shares::default(),
+            touched: Touched::default(),
+            counters: PathCounters::default(),
+            flights: Vec::with_capacity(BATCH),
+            awake: Vec::new(),
+            first: 0,
+        })
     }
 
     /// One turn over `ports`, which are those with something to say.
@@ -101,23 +149,21 @@ impl<H: Hypervisor> Path<H> {
         firewall: &mut Firewall,
         ports: &[Port],
     ) -> Turn {
-        let mut touched = Touched::default();
-        let (mut flights, more) = self.pull(h, fabric, ports, &mut touched);
-        let turn = Turn { frames: flights.len(), more };
-        if flights.is_empty() {
-            touched.publish(h, fabric);
-            return turn;
-        }
-        self.heads(h, fabric, &mut flights);
-        let now = h.now();
-        let (decisions, replies) = self.decide(h, fabric, firewall, now, &flights);
-        self.bodies(h, fabric, &flights, &decisions, &replies, &mut touched);
-        for flight in flights {
-            if let Some(device) = fabric.device(flight.from) {
-                device.done(h, flight.frame);
+        let mut flights = core::mem::take(&mut self.flights);
+        let turn = self.pull(h, fabric, ports, &mut flights);
+        if !flights.is_empty() {
+            self.heads(h, fabric, &mut flights);
+            let now = h.now();
+            let (decisions, replies) = self.decide(h, fabric, firewall, now, &flights);
+            self.bodies(h, fabric, &flights, &decisions, &replies);
+            for flight in flights.drain(..) {
+                if let Some(device) = fabric.device(flight.from) {
+                    device.done(h, flight.frame);
+                }
             }
         }
-        touched.publish(h, fabric);
+        self.touched.publish(h, fabric);
+        self.flights = flights;
         turn
     }
 
@@ -134,66 +180,99 @@ impl<H: Hypervisor> Path<H> {
         let next = firewall.tick(now, &mut outbox);
         let (_, replies) = outbox.into_parts();
         if !replies.is_empty() {
-            let mut touched = Touched::default();
-            self.bodies(h, fabric, &Flights::new(), &Decisions::new(), &replies, &mut touched);
-            touched.publish(h, fabric);
+            self.bodies(h, fabric, &[], &[], &replies);
+            self.touched.publish(h, fabric);
         }
         next
     }
 
-    /// Takes frames in turns, one a port, beginning with another port each time.
+    /// Takes frames of all ports, as their shares allow, beginning with another port each time.
     fn pull(
         &mut self,
         h: &mut H,
         fabric: &mut impl Fabric<H>,
         ports: &[Port],
-        touched: &mut Touched,
-    ) -> (Flights, bool) {
-        let mut flights = Flights::new();
-        let mut room = fabric.uplink_room();
-        let mut pieces = 0;
-        let mut asleep = 0;
+        flights: &mut Vec<Flight>,
+    ) -> Turn {
         self.first = self.first.wrapping_add(1);
         let start = self.first.checked_rem(ports.len()).unwrap_or(0);
-        for port in ports.iter().copied().cycle().skip(start) {
-            if asleep == ports.len() {
-                return (flights, false);
-            }
-            if flights.is_full() || pieces >= PIECES_MAX {
-                return (flights, true);
-            }
-            let waits = !fabric.is_uplink(port) && room < EGRESS_SLOTS_MAX;
-            let pulled = match fabric.device(port) {
-                Some(device) if !waits => device.pull(h),
-                _ => Pulled::Empty,
-            };
-            match pulled {
-                Pulled::Frame(frame) => {
-                    asleep = 0;
-                    self.counters.pulled += 1;
-                    pieces += frame.pieces.len();
-                    if !fabric.is_uplink(port) {
-                        room = room.saturating_sub(frame.pieces.len() + 2);
-                    }
-                    touched.add(port);
-                    flights.push(Flight { from: port, frame, place: 0, head: 0 });
+        self.awake.clear();
+        self.awake.extend(ports.iter().cycle().skip(start).take(ports.len()));
+        let uplink = ports.iter().copied().find(|port| fabric.is_uplink(*port));
+        let takes = uplink.and_then(|port| fabric.device(port)).map_or(Takes::ALL, |d| d.takes());
+        let mut allowance = Allowance {
+            room: fabric.uplink_room(),
+            takes,
+            least: least_room(takes),
+            work: Cost::default(),
+            frames: 0,
+        };
+        loop {
+            let mut n = 0;
+            while let Some(port) = self.awake.get(n).copied() {
+                match self.serve(h, fabric, port, uplink == Some(port), flights, &mut allowance) {
+                    Served::Spent => n += 1,
+                    Served::Silent => drop(self.awake.remove(n)),
+                    Served::Full => return Turn { frames: allowance.frames, more: true },
                 }
-                Pulled::Bad(reason) => {
-                    asleep = 0;
-                    // A bad frame costs work too: it counts against the turn as one piece.
-                    pieces += 1;
-                    self.counters.drops[reason] += 1;
-                    touched.add(port);
-                }
-                Pulled::Empty => asleep += 1,
             }
+            if self.awake.is_empty() {
+                return Turn { frames: allowance.frames, more: false };
+            }
+            self.shares.begin_round(&self.awake, uplink);
         }
-        (flights, false)
+    }
+
+    /// Takes frames of `port` as long as it has credit.
+    fn serve(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        port: Port,
+        is_uplink: bool,
+        flights: &mut Vec<Flight>,
+        allowance: &mut Allowance,
+    ) -> Served {
+        while self.shares.may_send(port) {
+            if flights.len() >= BATCH || allowance.work >= Cost::TURN {
+                return Served::Full;
+            }
+            if !is_uplink && allowance.room < allowance.least {
+                return Served::Silent;
+            }
+            let pulled = fabric.device(port).map_or(Pulled::Empty, |device| device.pull(h));
+            let cost = match pulled {
+                Pulled::Empty => {
+                    self.shares.rest(port);
+                    return Served::Silent;
+                }
+                // A bad frame costs work too.
+                Pulled::Bad(reason) => {
+                    self.counters.drops[reason] += 1;
+                    Cost::of_frame(1, 0)
+                }
+                Pulled::Frame(frame) => {
+                    self.counters.pulled += 1;
+                    let cost = Cost::of_frame(frame.pieces.len(), frame.len);
+                    if !is_uplink {
+                        let slots = uplink_slots(&frame, allowance.takes);
+                        allowance.room = allowance.room.saturating_sub(slots);
+                    }
+                    flights.push(Flight { from: port, frame, place: 0, head: 0 });
+                    cost
+                }
+            };
+            allowance.frames += 1;
+            allowance.work = allowance.work.plus(cost);
+            self.shares.charge(port, cost);
+            self.touched.add(port);
+        }
+        Served::Spent
     }
 
     /// Brings all heads to private memory, with one hypercall at most. A frame whose head cannot be
     /// read is answered and gone.
-    fn heads(&mut self, h: &mut H, fabric: &mut impl Fabric<H>, flights: &mut Flights) {
+    fn heads(&mut self, h: &mut H, fabric: &mut impl Fabric<H>, flights: &mut Vec<Flight>) {
         self.ops.clear();
         let mut ranges = ArrayVec::<_, BATCH>::new();
         for (place, flight) in flights.iter_mut().enumerate() {
@@ -206,12 +285,14 @@ impl<H: Hypervisor> Path<H> {
             ranges.push(from..self.ops.len());
         }
         self.copy(h);
-        for (flight, range) in core::mem::take(flights).into_iter().zip(ranges) {
-            if flight.head != 0 && self.ops.get(range).is_some_and(io::all_okay) {
-                flights.push(flight);
-                continue;
-            }
-            self.counters.drops[DropReason::CopyFailed] += 1;
+        let Self { ops, counters, .. } = self;
+        let mut ranges = ranges.into_iter();
+        let unread = flights.extract_if(.., |flight| {
+            let copied = ranges.next().is_some_and(|r| ops.get(r).is_some_and(io::all_okay));
+            flight.head == 0 || !copied
+        });
+        for flight in unread {
+            counters.drops[DropReason::CopyFailed] += 1;
             if let Some(device) = fabric.device(flight.from) {
                 device.done(h, flight.frame);
             }
@@ -225,7 +306,7 @@ impl<H: Hypervisor> Path<H> {
         fabric: &mut impl Fabric<H>,
         firewall: &mut Firewall,
         now: Instant,
-        flights: &Flights,
+        flights: &[Flight],
     ) -> (Decisions, Replies) {
         let (verdicts, mut replies) = self.ask(firewall, now, flights);
         let mut decisions: Decisions = verdicts
@@ -242,7 +323,7 @@ impl<H: Hypervisor> Path<H> {
         &mut self,
         firewall: &mut Firewall,
         now: Instant,
-        flights: &Flights,
+        flights: &[Flight],
     ) -> (ArrayVec<Verdict, BATCH>, Replies) {
         let areas = memory::areas(self.private.as_mut());
         let frames: ArrayVec<Frame<'_>, BATCH> = flights
@@ -266,7 +347,7 @@ impl<H: Hypervisor> Path<H> {
         fabric: &mut impl Fabric<H>,
         firewall: &mut Firewall,
         now: Instant,
-        flights: &Flights,
+        flights: &[Flight],
         decisions: &mut Decisions,
         replies: &mut Replies,
     ) {
@@ -316,72 +397,8 @@ impl<H: Hypervisor> Path<H> {
         }
     }
 
-    /// Stages what is sent on and what is our own, copies all bodies with one hypercall, and commits.
-    fn bodies(
-        &mut self,
-        h: &mut H,
-        fabric: &mut impl Fabric<H>,
-        flights: &Flights,
-        decisions: &Decisions,
-        replies: &Replies,
-        touched: &mut Touched,
-    ) {
-        self.ops.clear();
-        let mut staged = OnEgress::new();
-        for (flight, decision) in flights.iter().zip(decisions) {
-            let Verdict::Emit(emit) = decision.verdict else { continue };
-            let rest = io::skip(&flight.frame.pieces, emit.skip);
-            let len = u32::from(emit.head) + flight.frame.len.saturating_sub(emit.skip);
-            let head = Place { at: decision.new_head_at, len: emit.head };
-            self.stage(h, fabric, emit.to, head, &rest, emit.offload, len, &mut staged);
-        }
-        for (n, reply) in replies.iter().enumerate() {
-            let head = Place { at: memory::reply_at(n), len: reply.len };
-            let len = u32::from(reply.len);
-            self.stage(h, fabric, reply.to, head, &[], Offload::NONE, len, &mut staged);
-        }
-        self.copy(h);
-        for (port, frame, len) in staged {
-            let Some(device) = fabric.device(port) else { continue };
-            touched.add(port);
-            match device.commit(h, frame, &self.ops) {
-                Ok(()) => {
-                    self.counters.sent += 1;
-                    self.counters.sent_bytes += u64::from(len);
-                }
-                Err(reason) => self.counters.drops[reason] += 1,
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the two callers differ in all of them")]
-    fn stage(
-        &mut self,
-        h: &mut H,
-        fabric: &mut impl Fabric<H>,
-        to: Port,
-        head: Place,
-        rest: &[io::Piece],
-        offload: Offload,
-        len: u32,
-        staged: &mut OnEgress,
-    ) {
-        let result = match fabric.device(to) {
-            None => Err(DropReason::EgressDown),
-            Some(device) => {
-                let bytes = self.private.as_ref().get(head.range()).unwrap_or_default();
-                let head = Head { bytes, private_offset: head.at };
-                device.stage(h, head, rest, offload, &mut self.ops)
-            }
-        };
-        match result {
-            Ok(frame) => staged.push((to, frame, len)),
-            Err(reason) => self.counters.drops[reason] += 1,
-        }
-    }
-
     /// Runs the list of copies. If the hypercall itself fails, no operation counts as done.
-    fn copy(&mut self, h: &mut H) {
+    pub(super) fn copy(&mut self, h: &mut H) {
         if !self.ops.is_empty() && h.copy(&mut self.private, &mut self.ops).is_err() {
             for op in &mut self.ops {
                 op.status = GrantStatus::GENERAL_ERROR;
@@ -396,34 +413,35 @@ impl Flight {
     }
 }
 
-/// Where a head stands in private memory.
-#[derive(Clone, Copy)]
-struct Place {
-    at: u32,
-    len: u16,
+/// Slots that must be free on an uplink that takes this much before a frame is taken for it.
+fn least_room(takes: Takes) -> usize {
+    if takes.gso(GsoKind::TcpV4) && takes.gso(GsoKind::TcpV6) {
+        EGRESS_SLOTS_MAX
+    } else {
+        SEGMENTED_SLOTS_MAX
+    }
 }
 
-impl Place {
-    fn range(self) -> core::ops::Range<usize> {
-        let at = self.at as usize;
-        at..at + usize::from(self.len)
-    }
+/// Slots that a frame takes on the uplink, at most.
+fn uplink_slots(frame: &Incoming, takes: Takes) -> usize {
+    let gso = frame.offload.gso.filter(|gso| !takes.gso(gso.kind));
+    let segments = gso.map_or(0, |gso| frame.len.div_ceil(gso.size.max(1).into()) as usize);
+    segments.min(SEGMENTS_MAX).max(frame.pieces.len() + 2)
 }
 
 /// Ports with something to publish, each once.
 #[derive(Default)]
-struct Touched(ArrayVec<Port, { PIECES_MAX + 2 * BATCH }>);
+pub(super) struct Touched(Vec<Port>);
 
 impl Touched {
-    fn add(&mut self, port: Port) {
-        if !self.0.contains(&port) {
-            // One for each piece pulled and each frame sent is all there can be.
-            let _ = self.0.try_push(port);
+    pub(super) fn add(&mut self, port: Port) {
+        if self.0.last() != Some(&port) && !self.0.contains(&port) {
+            self.0.push(port);
         }
     }
 
-    fn publish<H: Hypervisor>(self, h: &mut H, fabric: &mut impl Fabric<H>) {
-        for port in self.0 {
+    fn publish<H: Hypervisor>(&mut self, h: &mut H, fabric: &mut impl Fabric<H>) {
+        for port in self.0.drain(..) {
             if let Some(device) = fabric.device(port) {
                 device.publish(h);
             }

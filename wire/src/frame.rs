@@ -73,3 +73,92 @@ pub enum GsoKind {
     /// TCP over IPv6.
     TcpV6,
 }
+
+/// What a receiver of frames does itself; the rest is done before it is sent anything (the feature-*
+/// keys of xen/io/netif.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takes {
+    /// feature-sg: frames in more than one slot.
+    pub sg: bool,
+    /// feature-gso-tcpv4.
+    pub gso_v4: bool,
+    /// feature-gso-tcpv6.
+    pub gso_v6: bool,
+    /// No feature-no-csum-offload: blank checksums in IPv4.
+    pub blank_v4: bool,
+    /// feature-ipv6-csum-offload: blank checksums in IPv6.
+    pub blank_v6: bool,
+}
+
+impl Takes {
+    /// Everything there is, as a Linux bridge does.
+    pub const ALL: Self =
+        Self { sg: true, gso_v4: true, gso_v6: true, blank_v4: true, blank_v6: true };
+
+    /// Whether frames to be segmented are taken. They are large, and always have a blank checksum, so
+    /// that each segment can get its own.
+    #[must_use]
+    pub const fn gso(self, kind: GsoKind) -> bool {
+        let (feature, blank) = match kind {
+            GsoKind::TcpV4 => (self.gso_v4, self.blank_v4),
+            GsoKind::TcpV6 => (self.gso_v6, self.blank_v6),
+        };
+        self.sg && feature && blank
+    }
+
+    /// Whether a frame is taken whose head is `head` and of which `offload` is left to do.
+    #[must_use]
+    pub fn frame(self, head: &[u8], offload: Offload) -> bool {
+        let ipv6 = head.get(ETHER_TYPE) == Some(&ETHER_TYPE_IPV6);
+        let blank = if ipv6 { self.blank_v6 } else { self.blank_v4 };
+        match offload.gso {
+            None => offload.csum != Csum::Blank || blank,
+            Some(Gso { kind, size }) => {
+                let family = (kind == GsoKind::TcpV6) == ipv6;
+                self.gso(kind) && family && size != 0 && offload.csum == Csum::Blank
+            }
+        }
+    }
+}
+
+/// Where the EtherType stands (RFC 894), and that of IPv6 (RFC 2464).
+const ETHER_TYPE: core::ops::Range<usize> = 12..14;
+const ETHER_TYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    const V6: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd];
+
+    #[test]
+    fn each_offload_needs_its_features_and_no_other() {
+        for bits in 0..32u8 {
+            let has = |bit: u8| bits >> bit & 1 == 1;
+            let takes = Takes {
+                sg: has(0),
+                gso_v4: has(1),
+                gso_v6: has(2),
+                blank_v4: has(3),
+                blank_v6: has(4),
+            };
+            let frame = |head: &[u8], csum, kind: Option<GsoKind>| {
+                let gso = kind.map(|kind| Gso { kind, size: 1448 });
+                takes.frame(head, Offload { csum, gso })
+            };
+            for csum in [Csum::Unknown, Csum::Valid] {
+                assert!(frame(&V4, csum, None) && frame(&V6, csum, None));
+                assert!(!frame(&V4, csum, Some(GsoKind::TcpV4)));
+                assert!(!frame(&V6, csum, Some(GsoKind::TcpV6)));
+            }
+            assert_eq!(frame(&V4, Csum::Blank, None), has(3));
+            assert_eq!(frame(&V6, Csum::Blank, None), has(4));
+            let (v4, v6) = (has(0) && has(1) && has(3), has(0) && has(2) && has(4));
+            assert_eq!(frame(&V4, Csum::Blank, Some(GsoKind::TcpV4)), v4);
+            assert_eq!(frame(&V6, Csum::Blank, Some(GsoKind::TcpV6)), v6);
+            assert!(!frame(&V6, Csum::Blank, Some(GsoKind::TcpV4)));
+            assert!(!frame(&V4, Csum::Blank, Some(GsoKind::TcpV6)));
+        }
+    }
+}

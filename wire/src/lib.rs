@@ -21,13 +21,14 @@ mod packet;
 mod parse;
 mod port;
 pub mod reply;
+mod segment;
 pub mod sums;
 mod time;
 mod tuple;
 
 pub use drop::{DropReason, PerReason};
 pub use edit::{NewHead, Rewrite, Translation};
-pub use frame::{Csum, Frame, Gso, GsoKind, HEAD_MAX, Offload, WHOLE_MAX};
+pub use frame::{Csum, Frame, Gso, GsoKind, HEAD_MAX, Offload, Takes, WHOLE_MAX};
 pub use mac::Mac;
 pub use outbox::{BATCH, Emit, Outbox, REPLY_MAX, Reply, ReplyFull, Verdict};
 pub use packet::{
@@ -36,5 +37,6 @@ pub use packet::{
 };
 pub use parse::{Unparsed, parse};
 pub use port::{Port, PortSlot};
+pub use segment::{Ranges, SEGMENTS_MAX, Segments};
 pub use time::Instant;
 pub use tuple::{Proto, Tuple};

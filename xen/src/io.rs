@@ -7,7 +7,7 @@ use crate::hypervisor::{CopyEnd, CopyOp, GrantStatus, Hypervisor};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::ops::Range;
-use wire::{DropReason, Offload};
+use wire::{DropReason, Offload, Takes};
 
 /// Most data slots of a frame (XEN_NETIF_NR_SLOTS_MIN, netif.h).
 pub const SLOTS_MAX: usize = 18;
@@ -90,6 +90,10 @@ pub trait Device<H: Hypervisor> {
         ops: &mut Vec<CopyOp>,
     ) -> usize;
 
+    /// What the peer can take. What is left to do beyond that has to be done before
+    /// [`stage`](Self::stage), which refuses it.
+    fn takes(&self) -> Takes;
+
     /// Makes room for the frame `head` + `rest` and adds the copies that bring its bytes to `ops`.
     ///
     /// # Errors
@@ -131,6 +135,19 @@ pub fn skip(pieces: &[Piece], skip: u32) -> ArrayVec<Piece, SLOTS_MAX> {
         })
         .take(SLOTS_MAX)
         .collect()
+}
+
+/// `len` bytes of `pieces` from byte `from` on, or as many as there are.
+#[must_use]
+pub fn part(pieces: &[Piece], from: u32, len: u32) -> ArrayVec<Piece, SLOTS_MAX> {
+    let mut left = len;
+    let mut part = skip(pieces, from);
+    part.retain(|piece| {
+        piece.len = u16::try_from(left).unwrap_or(u16::MAX).min(piece.len);
+        left -= u32::from(piece.len);
+        piece.len != 0
+    });
+    part
 }
 
 /// Whether all of `ops` took effect.

@@ -21,7 +21,7 @@ use std::format;
 use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
-use wire::{Instant, Offload};
+use wire::{Instant, Offload, Takes};
 
 /// What the backend offers; a Linux bridge offers all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +32,26 @@ pub struct Offers {
     pub sg: bool,
     /// feature-gso-tcpv4 and -tcpv6.
     pub gso: bool,
+    /// No feature-no-csum-offload.
+    pub ipv4_csum: bool,
     /// feature-ipv6-csum-offload.
     pub ipv6_csum: bool,
 }
 
 impl Default for Offers {
     fn default() -> Self {
-        Self { rx_copy: true, sg: true, gso: true, ipv6_csum: true }
+        Self { rx_copy: true, sg: true, gso: true, ipv4_csum: true, ipv6_csum: true }
+    }
+}
+
+impl Offers {
+    /// Nothing but what every backend does.
+    pub const PLAIN: Self =
+        Self { rx_copy: true, sg: false, gso: false, ipv4_csum: false, ipv6_csum: false };
+
+    const fn takes(self) -> Takes {
+        let Self { sg, gso, ipv4_csum, ipv6_csum, .. } = self;
+        Takes { sg, gso_v4: gso, gso_v6: gso, blank_v4: ipv4_csum, blank_v6: ipv6_csum }
     }
 }
 
@@ -59,6 +72,7 @@ struct Inner {
     front_dir: String,
     rings: Option<Rings>,
     tricks: Tricks,
+    offers: Offers,
     kept: Vec<SimMapped>,
     /// Why it would not connect.
     refused: Option<String>,
@@ -82,6 +96,7 @@ impl PeerBack {
             front_dir: spec.frontend(),
             rings: None,
             tricks: Tricks::default(),
+            offers,
             kept: Vec::new(),
             refused: None,
         };
@@ -210,12 +225,14 @@ impl Actor for Turn {
 
 impl Inner {
     /// netback_probe: what it can do, then InitWait.
-    fn offer(&self, offers: Offers) {
+    fn offer(&mut self, offers: Offers) {
+        self.offers = offers;
         let flags = [
             ("feature-rx-copy", offers.rx_copy),
             ("feature-sg", offers.sg),
             ("feature-gso-tcpv4", offers.gso),
             ("feature-gso-tcpv6", offers.gso),
+            ("feature-no-csum-offload", !offers.ipv4_csum),
             ("feature-ipv6-csum-offload", offers.ipv6_csum),
         ];
         for (name, on) in flags {
@@ -273,7 +290,7 @@ impl Inner {
         if number("request-rx-copy") != Ok(1) {
             return Err("the frontend does not request rx-copy".into());
         }
-        Rings::connect(&mut self.h, self.front, refs)
+        Rings::connect(&mut self.h, self.front, refs, self.offers.takes())
     }
 
     fn disconnect(&mut self) {

@@ -20,6 +20,7 @@ use std::format;
 use std::rc::Rc;
 use std::string::{String, ToString};
 use std::vec::Vec;
+use wire::Takes;
 
 const WATCH: Tag = Tag(1);
 const LOOK: Tag = Tag(2);
@@ -47,6 +48,17 @@ impl Default for Manners {
 }
 
 impl Manners {
+    /// With nothing but what every frontend does: one slot a frame, no GSO, no checksum offload.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        let absent = ["feature-sg", "feature-gso-tcpv4", "feature-gso-tcpv6"];
+        absent
+            .iter()
+            .fold(self, |manners, name| manners.with(name, None))
+            .with("feature-no-csum-offload", Some("1"))
+            .with("feature-ipv6-csum-offload", None)
+    }
+
     /// With the node `name` of this value, or without it.
     #[must_use]
     pub fn with(mut self, name: &str, value: Option<&str>) -> Self {
@@ -340,7 +352,7 @@ impl Inner {
     fn connect(&mut self) {
         self.tear_down();
         let (buffers, split) = (self.manners.rx_buffers, self.manners.split);
-        let rings = Rings::new(&mut self.h, self.backend_dom, buffers, split);
+        let mut rings = Rings::new(&mut self.h, self.backend_dom, buffers, split);
         let [tx, rx] = rings.refs();
         let mut nodes: BTreeMap<String, String> = [
             ("tx-ring-ref", tx.to_string()),
@@ -364,6 +376,7 @@ impl Inner {
                 None => nodes.remove(name),
             };
         }
+        rings.takes = takes(&nodes);
         let mut changes: Vec<_> = nodes
             .into_iter()
             .map(|(name, value)| Change::write(format!("{}/{name}", self.dir), value))
@@ -389,5 +402,17 @@ impl Inner {
 
     fn ask(&mut self, op: &Op<'_>) {
         self.store.submit(WRITE, TxId::NONE, op).expect("a short request");
+    }
+}
+
+/// What `nodes` say the frontend takes.
+fn takes(nodes: &BTreeMap<String, String>) -> Takes {
+    let flag = |name: &str| nodes.get(name).is_some_and(|value| value == "1");
+    Takes {
+        sg: flag("feature-sg"),
+        gso_v4: flag("feature-gso-tcpv4"),
+        gso_v6: flag("feature-gso-tcpv6"),
+        blank_v4: !flag("feature-no-csum-offload"),
+        blank_v6: flag("feature-ipv6-csum-offload"),
     }
 }

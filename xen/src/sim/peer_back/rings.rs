@@ -11,13 +11,13 @@ use crate::netif::{
     Extra, Rx, RxFlags, RxRequest, RxResponse, Status, Tx, TxAnswer, TxFrame, read_tx,
 };
 use crate::ring::{Back, RingIndex};
-use crate::sim::{SimHypervisor, SimMapped, SimPrivate};
+use crate::sim::{Label, SimHypervisor, SimMapped, SimPrivate};
 use std::collections::VecDeque;
 use std::format;
 use std::string::String;
 use std::vec;
 use std::vec::Vec;
-use wire::{Csum, Offload};
+use wire::{Csum, Offload, Takes};
 
 /// Where the producer index of the responses stands in a ring page.
 const RSP_PROD: usize = 8;
@@ -91,11 +91,14 @@ pub struct Tricks {
     pub keep_rings: bool,
     /// Does not look at the frontend's state.
     pub deaf: bool,
+    /// No trick: the label of all bytes it delivers.
+    pub label: Label,
 }
 
 /// Both rings, mapped and bound.
 pub(super) struct Rings {
     front: DomId,
+    takes: Takes,
     tx: Back<Tx, SimMapped>,
     rx: Back<Rx, SimMapped>,
     port: EvtPort,
@@ -114,6 +117,7 @@ impl Rings {
         h: &mut SimHypervisor,
         front: DomId,
         [tx, rx, port]: [u32; 3],
+        takes: Takes,
     ) -> Result<Self, String> {
         let tx = map(h, front, tx, "tx")?;
         let rx = match map(h, front, rx, "rx") {
@@ -137,6 +141,7 @@ impl Rings {
         };
         Ok(Self {
             front,
+            takes,
             tx,
             rx,
             port,
@@ -227,6 +232,12 @@ impl Rings {
         if frame.offload.gso.is_some() && frame.offload.csum != Csum::Blank {
             self.die("a GSO frame whose checksum is not blank");
         }
+        if !self.takes.frame(&bytes, frame.offload) {
+            self.die(&format!("a frame with {:?}, which was not offered", frame.offload));
+        }
+        if !self.takes.sg && frame.data.len() > 1 {
+            self.die("a frame in several slots, which was not offered");
+        }
         let slots = frame.data.iter().map(|data| data.len).collect();
         self.received.push(Received { bytes, offload: frame.offload, slots });
         pages
@@ -281,6 +292,7 @@ impl Rings {
         }
         let fits = bytes.len().min(PAGE_SIZE.saturating_sub(usize::from(offset)));
         self.private.as_mut()[..fits].copy_from_slice(&bytes[..fits]);
+        self.private.labels.fill(tricks.label);
         let mut op = CopyOp {
             src: CopyEnd::Private(0),
             src_offset: 0,

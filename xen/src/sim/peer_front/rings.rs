@@ -14,7 +14,7 @@ use crate::sim::{Label, SimHypervisor, SimPage};
 use std::format;
 use std::string::String;
 use std::vec::Vec;
-use wire::{Csum, Gso, Offload};
+use wire::{Csum, Gso, Offload, Takes};
 
 /// Most slots of a received frame (`XEN_NETIF_NR_SLOTS_MIN`), one more if the first is short.
 const RX_SLOTS_MAX: usize = 18;
@@ -124,6 +124,8 @@ pub(super) struct Rings {
     /// Posted, by the slot of the request.
     posted: Vec<Option<Lent>>,
     pub(super) rx_target: u32,
+    /// What was published of it.
+    pub(super) takes: Takes,
     pub(super) broken: Option<String>,
     pub(super) errors: Vec<String>,
     pub(super) received: Vec<Received>,
@@ -152,6 +154,7 @@ impl Rings {
             extras: 0,
             posted: (0..SLOTS).map(|_| None).collect(),
             rx_target,
+            takes: Takes::ALL,
             broken: None,
             errors: Vec::new(),
             received: Vec::new(),
@@ -359,9 +362,13 @@ impl Rings {
         if slots > max || frags > FRAGS_MAX {
             error.get_or_insert(format!("too many slots: {slots}"));
         }
+        let offload = offload(head.flags, gso);
+        if !self.takes.frame(&bytes, offload) || (!self.takes.sg && slots > 1) {
+            error.get_or_insert(format!("{offload:?} in {slots} slots, which was not offered"));
+        }
         match error {
             Some(error) => Err(error),
-            None => Ok(Received { bytes, offload: offload(head.flags, gso), slots }),
+            None => Ok(Received { bytes, offload, slots }),
         }
     }
 

@@ -1,0 +1,349 @@
+//! What leaves: accepted frames and our own, staged on their egress, their bodies copied, committed.
+//!
+//! In: frames with their verdicts, and replies. Out: whole frames on other devices, in the order they
+//! came; counted drops. Never: shows a byte of a body that was not accepted, or has a frame changed in
+//! its sender's pages.
+//!
+//! What an egress takes goes as it came. For one that takes less, frames are cut into segments and
+//! checksums are completed (`wire::Segments`): new heads in private memory, and behind them the bodies
+//! from where they are. Only what has to be summed is brought to private memory first, as much at a
+//! time as there is room; so there can be several rounds of copies, but one is all that is needed for
+//! frames that go as they came.
+
+use super::memory;
+use super::path::{Decision, Fabric, Flight, OPS_MAX, OnWay, Path};
+use super::share::Cost;
+use arrayvec::ArrayVec;
+use core::ops::Range;
+use wire::sums::Sum;
+use wire::{
+    BATCH, Csum, DropReason, Emit, Frame, Offload, Parsed, Port, Ranges, Reply, SEGMENTS_MAX,
+    Segments, Verdict, parse,
+};
+use xen::hypervisor::{Hypervisor, PAGE_SIZE};
+use xen::io::{self, Head, Piece, SLOTS_MAX};
+
+/// A frame to be sent on.
+struct Leaving<'f> {
+    flight: &'f Flight,
+    emit: Emit,
+    head: Place,
+    /// How it is to be cut, if it is.
+    cut: Option<Cut>,
+}
+
+/// A frame that does not go as it came.
+#[derive(Clone)]
+struct Cut {
+    /// The payload of each frame it becomes.
+    ranges: Ranges,
+    /// Whether their checksums are completed.
+    complete: bool,
+    /// The place of the first one's head.
+    first: usize,
+    body: Body,
+}
+
+/// Where the payload is that is cut.
+#[derive(Clone)]
+enum Body {
+    /// In its sender's pages.
+    Sender,
+    /// In private memory, where the frame would begin at this byte.
+    Private(u32),
+    /// To be brought there to be summed, by these copies.
+    ToBring(u32, Range<usize>),
+}
+
+/// A head in private memory.
+#[derive(Clone, Copy)]
+struct Place {
+    at: u32,
+    len: u16,
+}
+
+impl Place {
+    fn range(self) -> Range<usize> {
+        let at = self.at as usize;
+        at..at + usize::from(self.len)
+    }
+}
+
+impl Leaving<'_> {
+    /// Length of the whole frame.
+    fn len(&self) -> u32 {
+        u32::from(self.emit.head) + self.flight.frame.len.saturating_sub(self.emit.skip)
+    }
+
+    fn frame<'h>(&self, head: &'h [u8]) -> Frame<'h> {
+        Frame { from: self.flight.from, head, len: self.len(), offload: self.emit.offload }
+    }
+}
+
+/// What is used of a round.
+#[derive(Default)]
+struct Used {
+    ops: usize,
+    segments: usize,
+    bodies: usize,
+}
+
+impl Used {
+    /// Gives `leaving` its places, if there is room for it. In an empty round there is for any frame.
+    fn take(&mut self, leaving: &mut Leaving<'_>) -> bool {
+        let frame = &leaving.flight.frame;
+        let len = frame.len as usize;
+        // Each piece and each segment begins an operation, and so does each page of either side.
+        let mut ops = self.ops + 2 * frame.pieces.len() + len / PAGE_SIZE + 4;
+        let (mut segments, mut bodies) = (self.segments, self.bodies);
+        if let Some(cut) = &mut leaving.cut {
+            cut.first = segments;
+            segments += cut.ranges.len();
+            ops += 3 * cut.ranges.len();
+            if let Body::ToBring(at, _) = &mut cut.body {
+                *at = memory::body_at(bodies);
+                bodies += len;
+            }
+        }
+        // Replies are one copy each, two if they cross a page of the receiver.
+        let fits =
+            ops <= OPS_MAX - 2 * BATCH && segments <= SEGMENTS_MAX && bodies <= memory::BODIES;
+        if fits {
+            *self = Self { ops, segments, bodies };
+        }
+        fits
+    }
+}
+
+impl<H: Hypervisor> Path<H> {
+    /// Sends on what was accepted, and what is our own.
+    pub(super) fn bodies(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        flights: &[Flight],
+        decisions: &[Decision],
+        replies: &[Reply],
+    ) {
+        let mut accepted = flights.iter().zip(decisions).filter_map(|(flight, decision)| {
+            let Verdict::Emit(emit) = decision.verdict else { return None };
+            let head = Place { at: decision.new_head_at, len: emit.head };
+            Some(Leaving { flight, emit, head, cut: None })
+        });
+        let mut left_over = None;
+        loop {
+            let mut used = Used::default();
+            let mut round = ArrayVec::<Leaving<'_>, BATCH>::new();
+            while let Some(mut leaving) = left_over.take().or_else(|| accepted.next()) {
+                match self.plan(fabric, &leaving) {
+                    Ok(cut) => leaving.cut = cut,
+                    Err(reason) => {
+                        self.counters.drops[reason] += 1;
+                        continue;
+                    }
+                }
+                if !used.take(&mut leaving) {
+                    left_over = Some(leaving);
+                    break;
+                }
+                round.push(leaving);
+            }
+            self.bring(h, fabric, &mut round);
+            self.ops.clear();
+            for leaving in &round {
+                match &leaving.cut {
+                    None => self.stage_as_it_came(h, fabric, leaving),
+                    Some(cut) => self.stage_cut(h, fabric, leaving, cut),
+                }
+            }
+            if left_over.is_none() {
+                for (n, reply) in replies.iter().enumerate() {
+                    let head = Place { at: memory::reply_at(n), len: reply.len };
+                    self.stage(h, fabric, reply.to, head, &[], Offload::NONE, 1);
+                }
+            }
+            self.copy(h);
+            self.commit(h, fabric);
+            if left_over.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// How `leaving` has to be cut for its egress: not at all, if that takes it as it came.
+    fn plan(
+        &mut self,
+        fabric: &mut impl Fabric<H>,
+        leaving: &Leaving<'_>,
+    ) -> Result<Option<Cut>, DropReason> {
+        let offload = leaving.emit.offload;
+        if offload.gso.is_none() && offload.csum != Csum::Blank {
+            return Ok(None);
+        }
+        let takes = fabric.device(leaving.emit.to).ok_or(DropReason::EgressDown)?.takes();
+        let head = self.private.as_ref().get(leaving.head.range()).unwrap_or_default();
+        if takes.frame(head, offload) {
+            return Ok(None);
+        }
+        let segments = segments(leaving.frame(head))?;
+        let complete = !takes.frame(head, Offload { gso: None, ..offload });
+        let body = if leaving.emit.skip >= leaving.flight.frame.len {
+            Body::Private(leaving.head.at)
+        } else if complete {
+            Body::ToBring(0, 0..0)
+        } else {
+            Body::Sender
+        };
+        Ok(Some(Cut { ranges: segments.ranges(), complete, first: 0, body }))
+    }
+
+    /// Brings all bodies that have to be summed to private memory, with one hypercall at most. A frame
+    /// whose body cannot be read is lost: what stands there then may be another's.
+    fn bring(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        round: &mut ArrayVec<Leaving<'_>, BATCH>,
+    ) {
+        self.ops.clear();
+        for leaving in round.iter_mut() {
+            let Some(Cut { body: Body::ToBring(at, copies), .. }) = &mut leaving.cut else {
+                continue;
+            };
+            let (from, frame) = (self.ops.len(), &leaving.flight.frame);
+            let brought = fabric.device(leaving.flight.from).map_or(0, |device| {
+                let len = frame.len as usize;
+                device.heads(frame, len, *at, self.private.as_mut(), &mut self.ops)
+            });
+            // Nothing of it, not even a copy, is what a frame has that is not there.
+            *copies = if brought == frame.len as usize { from..self.ops.len() } else { 1..0 };
+        }
+        self.copy(h);
+        let Self { ops, counters, .. } = self;
+        round.retain(|leaving| {
+            let Some(cut) = &mut leaving.cut else { return true };
+            let Body::ToBring(at, copies) = &cut.body else { return true };
+            let there = ops.get(copies.clone()).is_some_and(io::all_okay);
+            // The new head is as long as what it stands for, or the payload would not be whole.
+            let begin = (*at + leaving.emit.skip).checked_sub(leaving.emit.head.into());
+            match begin.filter(|_| there) {
+                Some(begin) => cut.body = Body::Private(begin),
+                None => counters.drops[DropReason::CopyFailed] += 1,
+            }
+            matches!(cut.body, Body::Private(_))
+        });
+    }
+
+    fn stage_as_it_came(&mut self, h: &mut H, fabric: &mut impl Fabric<H>, leaving: &Leaving<'_>) {
+        let Leaving { flight, emit, head, .. } = leaving;
+        let rest = io::skip(&flight.frame.pieces, emit.skip);
+        self.stage(h, fabric, emit.to, *head, &rest, emit.offload, 1);
+    }
+
+    /// Stages the frames that `leaving` becomes.
+    fn stage_cut(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        leaving: &Leaving<'_>,
+        cut: &Cut,
+    ) {
+        let Leaving { flight, emit, .. } = leaving;
+        let Some(head_len) = self.write_heads(leaving, cut) else {
+            self.counters.drops[DropReason::EgressOffload] += 1;
+            return;
+        };
+        let bytes = if cut.complete { leaving.len() } else { 0 };
+        self.shares.charge(flight.from, Cost::of_more(cut.ranges.len(), bytes));
+        let csum = if cut.complete { Csum::Valid } else { Csum::Blank };
+        let shift = emit.skip.saturating_sub(emit.head.into());
+        let mut left = cut.ranges.len();
+        for (n, payload) in cut.ranges.enumerate() {
+            let len = payload.end - payload.start;
+            let rest: ArrayVec<Piece, SLOTS_MAX> = match cut.body {
+                Body::Private(begin) => memory::pieces(begin + payload.start, len),
+                Body::Sender | Body::ToBring(..) => {
+                    io::part(&flight.frame.pieces, payload.start + shift, len)
+                }
+            };
+            let head = Place { at: memory::segment_at(cut.first + n), len: head_len };
+            // If one finds no room, those behind it find none either.
+            if !self.stage(h, fabric, emit.to, head, &rest, Offload { csum, gso: None }, left) {
+                return;
+            }
+            left -= 1;
+        }
+    }
+
+    /// Writes the heads of the frames that `leaving` becomes; returns their length.
+    fn write_heads(&mut self, leaving: &Leaving<'_>, cut: &Cut) -> Option<u16> {
+        let (known, places) = memory::segments(self.private.as_mut());
+        let segments = segments(leaving.frame(known.get(leaving.head.range())?)).ok()?;
+        let places = places.get_mut(cut.first..)?;
+        for (payload, place) in segments.ranges().zip(places) {
+            let sum = match cut.body {
+                Body::Private(begin) if cut.complete => {
+                    let (from, to) = (begin + payload.start, begin + payload.end);
+                    Some(Sum::ZERO.bytes(known.get(from as usize..to as usize)?))
+                }
+                _ => None,
+            };
+            segments.head(&payload, sum, place)?;
+        }
+        Some(segments.head_len())
+    }
+
+    /// Stages a frame; `false` if its egress does not take it. Then `lost` frames are lost with it.
+    #[allow(clippy::too_many_arguments, reason = "the callers differ in all of them")]
+    fn stage(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        to: Port,
+        head: Place,
+        rest: &[Piece],
+        offload: Offload,
+        lost: usize,
+    ) -> bool {
+        let staged = fabric.device(to).ok_or(DropReason::EgressDown).and_then(|device| {
+            let bytes = self.private.as_ref().get(head.range()).unwrap_or_default();
+            let head = Head { bytes, private_offset: head.at };
+            device.stage(h, head, rest, offload, &mut self.ops)
+        });
+        match staged {
+            Ok(frame) => {
+                let body = rest.iter().map(|piece| u32::from(piece.len)).sum::<u32>();
+                self.staged.push(OnWay { port: to, frame, len: body + u32::from(head.len) });
+                true
+            }
+            Err(reason) => {
+                self.counters.drops[reason] += lost as u64;
+                false
+            }
+        }
+    }
+
+    /// Gives all staged frames to their devices, now that their copies are done.
+    fn commit(&mut self, h: &mut H, fabric: &mut impl Fabric<H>) {
+        for OnWay { port, frame, len } in self.staged.drain(..) {
+            let Some(device) = fabric.device(port) else { continue };
+            self.touched.add(port);
+            match device.commit(h, frame, &self.ops) {
+                Ok(()) => {
+                    self.counters.sent += 1;
+                    self.counters.sent_bytes += u64::from(len);
+                }
+                Err(reason) => self.counters.drops[reason] += 1,
+            }
+        }
+    }
+}
+
+/// The frames that an outgoing `frame` becomes if nothing is left to its receiver.
+fn segments(frame: Frame<'_>) -> Result<Segments<'_>, DropReason> {
+    match parse(&frame) {
+        Ok(Parsed::Ip(packet)) => Segments::new(packet),
+        // The firewall has read it before.
+        Ok(Parsed::Arp(_)) | Err(_) => Err(DropReason::EgressOffload),
+    }
+}
