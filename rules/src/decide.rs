@@ -1,4 +1,5 @@
-//! What a policy means. This interpreter is the definition; anything faster is tested against it.
+//! The answer to the question asked for each new flow. [`crate::interpret()`] says what it must be;
+//! this finds it quickly.
 
 use crate::qubes::Trees;
 use crate::{Action, Policy, Query, RuleId, Then};
@@ -30,13 +31,12 @@ pub enum OwnRule {
 impl Policy {
     /// Decides a new flow. `own` holds the VMs' own rules, for policies that hand over to them.
     ///
-    /// 1. The block for the direction of the query is looked up. Without one, the flow is dropped.
-    /// 2. Its rules are asked in the order they were written; the first that matches decides.
-    ///    The last rule of a block matches everything, so there always is one.
+    /// The first rule that matches in the block for the direction decides. It is found by
+    /// an index once [`Policy::settle`] has prepared it, and before that by asking one rule after the
+    /// other.
     #[must_use]
     pub fn decide(&self, query: &Query, own: &Trees) -> Decision {
-        let first_match = self.block(query.from, query.to).find(|(_, rule)| rule.matches(query));
-        let Some((id, rule)) = first_match else {
+        let Some((id, rule)) = self.first_match(query) else {
             let (action, rule) = (Action::Drop, RuleId::DEFAULT);
             return Decision { action, rule, log: false, own: None };
         };

@@ -4,9 +4,9 @@
 //! Qubes sends for each VM ([`qubes`]), and one [`Query`] for each new flow. Out: a [`Decision`] with
 //! the rule that made it. Never: packets, time, I/O, or the parser of the policy language.
 //!
-//! The meaning of a policy is [`Policy::decide`], short enough to be read in one sitting. Invalid
-//! forms cannot be held: a [`Policy`] exists only if [`Policy::new`] or [`Policy::decode`] has
-//! checked every rule of it.
+//! The meaning of a policy is [`interpret()`], short enough to be read in one sitting;
+//! [`Policy::decide`] finds the same answer quickly. Invalid forms cannot be held: a [`Policy`]
+//! exists only if [`Policy::new`] or [`Policy::decode`] has checked every rule of it.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,8 @@ mod action;
 mod blob;
 mod counters;
 mod decide;
+mod interpret;
+mod matcher;
 mod policy;
 pub mod qubes;
 mod query;
@@ -28,6 +30,8 @@ pub use action::{Action, RejectKind};
 pub use blob::{BlobError, FORMAT};
 pub use counters::Counters;
 pub use decide::{Decision, OwnRule};
+pub use interpret::{Condition, failing, interpret, interpret_own};
+pub use matcher::BYTES_PER_RULE;
 pub use policy::{Block, Digest, DnsRedirect, Invalid, Parts, Policy, Vm};
 pub use query::{Family, Query, Transport, Zone};
 pub use rule::{Rule, RuleId, Then, Traffic, What};

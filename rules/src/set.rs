@@ -12,6 +12,8 @@ pub trait Point: Copy + Ord {
     const MAX: Self;
     /// The next value; `None` at the end.
     fn next(self) -> Option<Self>;
+    /// The value before; `None` at the start.
+    fn prev(self) -> Option<Self>;
 }
 
 macro_rules! points {
@@ -21,6 +23,9 @@ macro_rules! points {
             const MAX: Self = <$t>::MAX;
             fn next(self) -> Option<Self> {
                 self.checked_add(1)
+            }
+            fn prev(self) -> Option<Self> {
+                self.checked_sub(1)
             }
         }
     )+};
@@ -61,8 +66,56 @@ impl<T: Point> RangeSet<T> {
     /// What is in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let pairs = self.0.iter().flat_map(|a| other.0.iter().map(move |b| (a, b)));
-        Self::from_ranges(pairs.map(|(a, b)| (a.0.max(b.0), a.1.min(b.1))))
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let mut both = Vec::new();
+        while let (Some(&&a), Some(&&b)) = (left.peek(), right.peek()) {
+            if a.0.max(b.0) <= a.1.min(b.1) {
+                both.push((a.0.max(b.0), a.1.min(b.1)));
+            }
+            if a.1 <= b.1 {
+                left.next()
+            } else {
+                right.next()
+            };
+        }
+        Self(both)
+    }
+
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        self.intersection(&other.complement())
+    }
+
+    /// What is not in this set.
+    #[must_use]
+    pub fn complement(&self) -> Self {
+        let (mut gaps, mut start) = (Vec::with_capacity(self.0.len()), Some(T::MIN));
+        for &(lo, hi) in &self.0 {
+            gaps.extend(start.zip(lo.prev()).filter(|(from, to)| from <= to));
+            start = hi.next();
+        }
+        gaps.extend(start.map(|from| (from, T::MAX)));
+        Self(gaps)
+    }
+
+    /// Whether something is in both sets.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (few, many) = if self.0.len() < other.0.len() { (self, other) } else { (other, self) };
+        few.0.iter().any(|&(lo, hi)| {
+            let after = many.0.partition_point(|&(_, end)| end < lo);
+            many.0.get(after).is_some_and(|&(start, _)| start <= hi)
+        })
+    }
+
+    /// Whether all of this set is in the other.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.0.iter().all(|&(lo, hi)| {
+            let after = other.0.partition_point(|&(_, end)| end < lo);
+            other.0.get(after).is_some_and(|&(start, end)| start <= lo && hi <= end)
+        })
     }
 
     /// The ranges, sorted.
@@ -190,7 +243,17 @@ mod tests {
                 prop_assert_eq!(set.contains(value), a.contains(&value));
                 let both = a.contains(&value) && b.contains(&value);
                 prop_assert_eq!(set.intersection(&other).contains(value), both);
+                let alone = a.contains(&value) && !b.contains(&value);
+                prop_assert_eq!(set.difference(&other).contains(value), alone);
+                prop_assert_eq!(set.complement().contains(value), !a.contains(&value));
             }
+            for made in [set.intersection(&other), set.difference(&other), set.complement()] {
+                let again = PortSet::from_ranges(made.ranges().iter().copied());
+                prop_assert_eq!(again, made, "made sets have the one form too");
+            }
+            prop_assert_eq!(set.complement().complement(), set.clone());
+            prop_assert_eq!(set.overlaps(&other), a.intersection(&b).next().is_some());
+            prop_assert_eq!(set.is_subset(&other), a.is_subset(&b));
             prop_assert_eq!(set.is_empty(), a.is_empty());
             prop_assert_eq!(set == other, a == b, "equal sets have one form");
         }

@@ -1,6 +1,7 @@
 //! The rules of all VMs, brought into the common form.
 
 use super::{HostName, Proto, RuleText, Target, Tree, TreeError, Verdict};
+use crate::matcher::Index;
 use crate::{
     Action, AddrSet, Family, OwnRule, PortSet, Query, RejectKind, Rule, Then, Traffic, What,
 };
@@ -11,17 +12,20 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 /// The VMs' own rules, by client address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Trees {
     clients: BTreeMap<IpAddr, Client>,
     names: Names,
+    /// Whether every index is ready, so that nobody looks for one that is not.
+    settled: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Client {
     tree: Result<Tree, TreeError>,
     /// The common form of `tree`; each rule's line is its number.
     rules: Vec<Rule>,
+    index: Index,
 }
 
 /// What rules may name without saying an address.
@@ -36,8 +40,25 @@ impl Trees {
     /// anything changed: dom0 often writes what already stands there.
     pub fn set(&mut self, client: IpAddr, tree: Result<Tree, TreeError>) -> bool {
         let rules = self.names.compile(Family::of(client), &tree);
-        let new = Client { tree, rules };
-        self.clients.insert(client, new.clone()) != Some(new)
+        let new = Client { tree, index: Index::new(&rules), rules };
+        if self.clients.get(&client) == Some(&new) {
+            return false;
+        }
+        self.clients.insert(client, new);
+        self.settled = false;
+        true
+    }
+
+    /// Goes on preparing to decide quickly, as [`crate::Policy::settle`] does.
+    pub fn settle(&mut self, work: usize) -> bool {
+        if !self.settled {
+            let mut left = work;
+            for client in self.clients.values_mut() {
+                left = client.index.settle(&client.rules, left);
+            }
+            self.settled = self.clients.values().all(|client| client.index.is_settled());
+        }
+        self.settled
     }
 
     /// Says which addresses `specialtarget=dns` means. Whether that changed any rule.
@@ -70,10 +91,10 @@ impl Trees {
     #[must_use]
     pub fn decide(&self, query: &Query) -> (Action, OwnRule) {
         let refuse = Action::Reject(RejectKind::AdminProhibited);
-        let Some(Client { tree: Ok(tree), rules }) = self.clients.get(&query.src) else {
+        let Some(Client { tree: Ok(tree), rules, index }) = self.clients.get(&query.src) else {
             return (refuse, OwnRule::Blocked);
         };
-        match rules.iter().find(|rule| rule.matches(query)) {
+        match index.first(rules, query).and_then(|first| rules.get(first)) {
             Some(&Rule { then: Then::Do(action), line, .. }) => {
                 (action, OwnRule::Number(u16::try_from(line).unwrap_or(u16::MAX)))
             }
@@ -82,16 +103,45 @@ impl Trees {
         }
     }
 
+    /// The rules of `client` in the common form, and what becomes of the rest; `None` if there are
+    /// none that were understood.
+    pub(crate) fn of(&self, client: IpAddr) -> Option<(&[Rule], Action)> {
+        let Client { tree, rules, .. } = self.clients.get(&client)?;
+        let tree = tree.as_ref().ok()?;
+        Some((rules, tree.policy.action()))
+    }
+
     fn compile_again(&mut self) -> bool {
         let mut changed = false;
         for (addr, client) in &mut self.clients {
             let rules = self.names.compile(Family::of(*addr), &client.tree);
-            changed |= rules != client.rules;
-            client.rules = rules;
+            if rules != client.rules {
+                changed = true;
+                self.settled = false;
+                client.index = Index::new(&rules);
+                client.rules = rules;
+            }
         }
         changed
     }
 }
+
+/// How far they are prepared does not matter.
+impl PartialEq for Trees {
+    fn eq(&self, other: &Self) -> bool {
+        self.clients == other.clients && self.names == other.names
+    }
+}
+
+impl Eq for Trees {}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        self.tree == other.tree && self.rules == other.rules
+    }
+}
+
+impl Eq for Client {}
 
 impl Names {
     fn compile(&self, family: Family, tree: &Result<Tree, TreeError>) -> Vec<Rule> {

@@ -4,8 +4,9 @@ use crate::common::{every_query, ip, last_rule, parts};
 use proptest::prelude::*;
 use rules::qubes::{Tree, Trees};
 use rules::{
-    Action, AddrSet, Block, Counters, DnsRedirect, Family, Invalid, OwnRule, Parts, Policy,
-    PortSet, Query, RejectKind, Rule, RuleId, Then, Traffic, Transport, What, Zone,
+    Action, AddrSet, Block, Condition, Counters, DnsRedirect, Family, Invalid, OwnRule, Parts,
+    Policy, PortSet, Query, RejectKind, Rule, RuleId, Then, Traffic, Transport, What, Zone,
+    failing, interpret,
 };
 use std::sync::Arc;
 
@@ -20,22 +21,35 @@ fn tcp(src: &str, dst: &str, dport: u16) -> Query {
 }
 
 proptest! {
-    /// The rule that decides is the first of its direction whose conditions all hold, each looked at
-    /// by the plainest means.
+    /// Whether it is prepared, half prepared or not: it decides as the interpreter does.
     #[test]
-    fn the_first_rule_that_matches_decides(parts in parts()) {
+    fn a_policy_decides_as_it_is_interpreted(parts in parts(), slice in 0usize..200) {
+        let (policy, own) = (Policy::new(parts).unwrap(), Trees::default());
+        let (mut half, mut ready) = (policy.clone(), policy.clone());
+        half.settle(slice);
+        while !ready.settle(1000) {}
+        prop_assert!(ready.index_bytes() <= ready.rule_ids().count() * rules::BYTES_PER_RULE);
+        for query in every_query() {
+            let meant = interpret(&policy, &own, &query);
+            for policy in [&policy, &half, &ready] {
+                prop_assert_eq!(policy.decide(&query, &own), meant, "{}", query);
+            }
+        }
+    }
+
+    /// The interpreter itself: no rule before the one that decides has all its conditions.
+    #[test]
+    fn the_first_rule_without_a_failing_condition_decides(parts in parts()) {
         let policy = Policy::new(parts.clone()).unwrap();
         for query in every_query() {
-            let decision = policy.decide(&query, &Trees::default());
+            let decision = interpret(&policy, &Trees::default(), &query);
             let block = parts.blocks.iter().find(|b| (b.from, b.to) == (query.from, query.to));
             let Some(block) = block else {
                 prop_assert_eq!((decision.action, decision.rule), (Action::Drop, RuleId::DEFAULT));
                 continue;
             };
-            let first = block.rules.iter().find(|rule| holds(rule, &query)).unwrap();
-            let (written_in, rule) = policy.rule(decision.rule).unwrap();
-            prop_assert!(std::ptr::eq(rule, first) || rule == first);
-            prop_assert_eq!((written_in.from, written_in.to), (query.from, query.to));
+            let first = block.rules.iter().find(|rule| failing(rule, &query).is_none()).unwrap();
+            prop_assert_eq!(policy.rule(decision.rule), Some((block, first)));
             prop_assert_eq!(decision.log, first.log);
             match first.then {
                 Then::Do(action) => prop_assert_eq!((decision.action, decision.own), (action, None)),
@@ -45,28 +59,21 @@ proptest! {
     }
 }
 
-fn holds(rule: &Rule, query: &Query) -> bool {
-    let inside = |set: &AddrSet, addr| set.ranges().any(|(lo, hi)| lo <= addr && addr <= hi);
-    let port = |set: &PortSet, port| set.ranges().iter().any(|&(lo, hi)| (lo..=hi).contains(&port));
-    let of = |kind: &Traffic| match (kind, query.transport) {
-        (Traffic::Tcp { sport: s, dport: d }, Transport::Tcp { sport, dport }) => {
-            port(s, sport) && port(d, dport)
-        }
-        (Traffic::Udp { sport: s, dport: d }, Transport::Udp { sport, dport }) => {
-            port(s, sport) && port(d, dport)
-        }
-        (Traffic::Icmp, Transport::Icmp { .. }) => true,
-        (Traffic::IcmpType { family, kind: k, code: c }, Transport::Icmp { kind, code }) => {
-            let v4 = matches!(family, Family::V4) == query.dst.is_ipv4();
-            v4 && *k == kind && (c.is_none() || *c == Some(code))
-        }
-        _ => false,
-    };
-    let what = match &rule.what {
-        What::Any => true,
-        What::Of(kinds) => kinds.iter().any(of),
-    };
-    what && inside(&rule.src, query.src) && inside(&rule.dst, query.dst)
+#[test]
+fn each_condition_fails_by_its_name() {
+    let mut rule = last_rule(Action::Accept);
+    rule.src = Arc::new(AddrSet::from_addrs([ip("10.0.0.1")]));
+    rule.dst = Arc::new(AddrSet::from_addrs([ip("1.1.1.1"), ip("2001:db8::1")]));
+    let (sport, dport) = (PortSet::full(), PortSet::from_ranges([(443, 443)]));
+    rule.what = What::Of(vec![Traffic::Tcp { sport, dport }]);
+    assert_eq!(failing(&rule, &tcp("10.0.0.1", "1.1.1.1", 443)), None);
+    assert_eq!(failing(&rule, &tcp("10.0.0.1", "1.1.1.1", 80)), Some(Condition::Traffic));
+    assert_eq!(failing(&rule, &tcp("10.0.0.2", "1.1.1.1", 443)), Some(Condition::Source));
+    assert_eq!(failing(&rule, &tcp("10.0.0.1", "1.1.1.2", 443)), Some(Condition::Destination));
+    let echo =
+        Query { transport: Transport::Icmp { kind: 8, code: 0 }, ..tcp("10.0.0.1", "1.1.1.1", 0) };
+    rule.what = What::Of(vec![Traffic::IcmpType { family: Family::V6, kind: 8, code: None }]);
+    assert_eq!(failing(&rule, &echo), Some(Condition::Traffic), "a type is of one family");
 }
 
 #[test]

@@ -125,6 +125,34 @@ fn numbers_may_have_gaps_and_the_lowest_that_matches_decides() {
     assert!(!trees.set(ip(VM), tree(VM, &rules)), "the same again changes nothing");
 }
 
+/// A VM with many rules: prepared or not, it decides as its rules are interpreted.
+#[test]
+fn many_rules_of_a_vm_are_found_as_they_are_interpreted() {
+    let rule = |n: u16| match n % 4 {
+        0 => format!("action=accept dst4=10.{}.{}.0/24 proto=tcp dstports={n}", n % 8, n / 8),
+        1 => format!("action=drop dst4=10.{}.0.0/16 proto=udp", n % 8),
+        2 => format!("action=accept dst4=10.{}.{}.7 proto=icmp icmptype=8", n % 8, n / 8),
+        _ => format!("action=accept proto=tcp dstports={}-{}", n, n + 3),
+    };
+    let texts: Vec<_> = (0..300).map(rule).collect();
+    let lines: Vec<_> = texts.iter().map(String::as_str).collect();
+    let plain = one(VM, &lines);
+    let mut ready = plain.clone();
+    while !ready.settle(500) {}
+    assert_eq!(ready, plain, "being prepared is no difference");
+    for n in 0..300 {
+        for dst in [format!("10.{}.{}.7", n % 8, n / 8), "10.9.9.9".to_owned()] {
+            for transport in [tcp(n), udp(n), icmp(8), Transport::Other(47)] {
+                let (src, dst) = (ip(VM), ip(&dst));
+                let query = Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport };
+                let meant = rules::interpret_own(&plain, &query);
+                assert_eq!(plain.decide(&query), meant);
+                assert_eq!(ready.decide(&query), meant);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_no_rule_matches_meets_the_policy() {
     for (policy, action) in [("accept", Action::Accept), ("drop", REFUSED)] {

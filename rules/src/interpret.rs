@@ -1,0 +1,102 @@
+//! What a policy means. This interpreter is the definition: it looks at one rule after the other
+//! and at every range of every set, and whatever is faster is tested against it.
+//!
+//! In: a policy, the VMs' own rules and the first packet of a flow. Out: a [`Decision`], or the
+//! condition for which one rule does not speak of the packet. Never: asked by the firewall itself,
+//! which uses [`Policy::decide`].
+
+use crate::qubes::Trees;
+use crate::{
+    Action, AddrSet, Decision, OwnRule, Policy, PortSet, Query, RejectKind, Rule, RuleId, Then,
+    Traffic, Transport, What,
+};
+use core::net::IpAddr;
+
+/// A condition of a rule, in the order in which a person reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Condition {
+    /// Protocol, ports and ICMP types.
+    Traffic,
+    /// `from`
+    Source,
+    /// `to`
+    Destination,
+}
+
+/// Decides a new flow.
+///
+/// 1. The block for the direction of the packet is looked up. Without one, the flow is dropped.
+/// 2. Its rules are asked in the order they were written; the first of which all conditions hold
+///    decides. The last rule of a block has none, so there always is one.
+/// 3. Where that rule says `qubes`, the VM's own rules are asked in the same way.
+#[must_use]
+pub fn interpret(policy: &Policy, own: &Trees, query: &Query) -> Decision {
+    for (id, rule) in policy.block(query.from, query.to) {
+        if failing(rule, query).is_some() {
+            continue;
+        }
+        let (action, own) = match rule.then {
+            Then::Do(action) => (action, None),
+            Then::Qubes => {
+                let (action, by) = interpret_own(own, query);
+                (action, Some(by))
+            }
+        };
+        return Decision { action, rule: id, log: rule.log, own };
+    }
+    Decision { action: Action::Drop, rule: RuleId::DEFAULT, log: false, own: None }
+}
+
+/// What the VM that owns the source address of `query` says of itself: first match, then its
+/// `policy` key. Without rules that were understood, it is refused.
+#[must_use]
+pub fn interpret_own(own: &Trees, query: &Query) -> (Action, OwnRule) {
+    let refuse = Action::Reject(RejectKind::AdminProhibited);
+    let Some((rules, otherwise)) = own.of(query.src) else { return (refuse, OwnRule::Blocked) };
+    for rule in rules {
+        if let (None, Then::Do(action)) = (failing(rule, query), rule.then) {
+            return (action, OwnRule::Number(u16::try_from(rule.line).unwrap_or(u16::MAX)));
+        }
+    }
+    (otherwise, OwnRule::Fallback)
+}
+
+/// The first condition of `rule` that does not hold for `query`; `None` if it matches.
+#[must_use]
+pub fn failing(rule: &Rule, query: &Query) -> Option<Condition> {
+    let traffic = match &rule.what {
+        What::Any => true,
+        What::Of(kinds) => kinds.iter().any(|kind| is_of(kind, query)),
+    };
+    if !traffic {
+        return Some(Condition::Traffic);
+    }
+    if !holds(&rule.src, query.src) {
+        return Some(Condition::Source);
+    }
+    (!holds(&rule.dst, query.dst)).then_some(Condition::Destination)
+}
+
+/// An ICMP type is a number of one family: type 8 is a ping in IPv4 and nothing in IPv6.
+fn is_of(kind: &Traffic, query: &Query) -> bool {
+    match (kind, query.transport) {
+        (Traffic::Tcp { sport: s, dport: d }, Transport::Tcp { sport, dport })
+        | (Traffic::Udp { sport: s, dport: d }, Transport::Udp { sport, dport }) => {
+            has(s, sport) && has(d, dport)
+        }
+        (Traffic::Icmp, Transport::Icmp { .. }) => true,
+        (Traffic::IcmpType { family, kind: k, code: c }, Transport::Icmp { kind, code }) => {
+            *family == query.family() && *k == kind && (c.is_none() || *c == Some(code))
+        }
+        _ => false,
+    }
+}
+
+fn holds(set: &AddrSet, addr: IpAddr) -> bool {
+    set.ranges()
+        .any(|(first, last)| first.is_ipv4() == addr.is_ipv4() && first <= addr && addr <= last)
+}
+
+fn has(set: &PortSet, port: u16) -> bool {
+    set.ranges().iter().any(|&(first, last)| first <= port && port <= last)
+}
