@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod desk;
+mod names;
 mod net;
 mod relay;
 mod run;
@@ -84,6 +85,8 @@ enum Question {
         #[arg(long)]
         tcp: bool,
     },
+    /// Which functions of Xen and Linux do these addresses, on standard input, lie in?
+    Names,
 }
 
 fn main() -> ExitCode {
@@ -119,6 +122,7 @@ fn ask(what: Question, patience: Duration) -> io::Result<()> {
         Question::Dns { resolver, name, tcp } => {
             serde_json::to_string(&net::dns::ask(resolver, &name, tcp, patience)?)
         }
+        Question::Names => serde_json::to_string(&names::of(&io::read_to_string(io::stdin())?)?),
     };
     println!("{}", answer?);
     Ok(())

@@ -6,6 +6,7 @@ use crate::machine::Machine;
 use agent::probe::{Connect, DnsAnswer, Echoes, Fetched};
 use agent::{Answer, Condition, Exit, Op};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,6 +260,23 @@ impl Domain {
                     format!("iperf3 in {}: {why:?}", self.name)
                 })
             })
+    }
+
+    /// Starts and names of the functions, of Xen and of Linux, that these addresses lie in (dom0 only).
+    ///
+    /// # Errors
+    /// When the agent cannot read the kernels' tables.
+    pub fn functions(&self, addresses: &[u64]) -> Result<BTreeMap<u64, String>> {
+        let words: Vec<_> = addresses.iter().map(|address| format!("{address:x}")).collect();
+        let argv = ["tidegate-agent", "ask", "names"].map(str::to_owned).to_vec();
+        let deadline_ms = millis(DEADLINE);
+        let exit =
+            self.exited(Op::Exec { argv, stdin: words.join(" "), deadline_ms, exclusive: false })?;
+        ensure(exit.success(), || format!("{}: names: {}", self.name, exit.stderr.trim_end()))?;
+        let found: BTreeMap<String, String> =
+            serde_json::from_str(&exit.stdout).context("names")?;
+        let parsed = found.into_iter().map(|(at, name)| Ok((u64::from_str_radix(&at, 16)?, name)));
+        parsed.collect::<std::result::Result<_, std::num::ParseIntError>>().context("names")
     }
 
     fn probe<T: DeserializeOwned>(&self, patience: Duration, words: &[&str]) -> Result<T> {

@@ -7,6 +7,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::host::Layout;
 use crate::image::{self, Images};
 use crate::link::Link;
+use crate::monitor::Monitor;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -95,6 +96,14 @@ impl Machine {
         self.qemu.id()
     }
 
+    /// The emulator's own view of the machine.
+    ///
+    /// # Errors
+    /// When the emulator does not listen.
+    pub fn monitor(&self) -> Result<Monitor> {
+        Monitor::connect(&self.directory)
+    }
+
     /// The last lines Xen and dom0 wrote to the machine's console.
     pub fn console_tail(&self, lines: usize) -> String {
         let bytes = fs::read(self.directory.join("xen.log")).unwrap_or_default();
@@ -149,6 +158,7 @@ fn arguments(images: &Images, options: Options) -> Vec<String> {
         "-display none -monitor none -net none -pidfile qemu.pid",
         "-chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=xen.log",
         "-serial chardev:console",
+        "-qmp unix:monitor.sock,server=on,wait=off",
         "-chardev stdio,id=agent,signal=off -serial chardev:agent",
     ];
     let mut arguments: Vec<String> =

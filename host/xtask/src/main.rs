@@ -8,7 +8,6 @@
 mod attach;
 mod bench;
 mod conformance;
-mod counts;
 mod crashes;
 mod demo;
 mod image;
@@ -77,19 +76,13 @@ enum Command {
         #[arg(long, value_name = "STAGE")]
         only: Vec<stages::Stage>,
     },
-    /// Measure, and print the table that stands in docs/SPECIFICATION.md
-    #[command(
-        after_help = "Examples:\n  cargo xtask bench size\n  cargo xtask bench traffic --write"
-    )]
+    /// Measure, and print what stands in docs/SPECIFICATION.md
+    #[command(after_help = "Examples:\n  cargo xtask bench size\n  cargo xtask bench xen\n  \
+        cargo xtask bench xen --mode pvh --only tidegate --only linux\n  \
+        cargo xtask bench xen --profile")]
     Bench {
-        /// What to measure
-        name: bench::Name,
-        /// Replace the table in docs/SPECIFICATION.md
-        #[arg(long)]
-        write: bool,
-        /// PV or PVH
-        #[arg(long, value_enum, default_value_t = ModeArg::Pv)]
-        mode: ModeArg,
+        #[command(subcommand)]
+        what: bench::Bench,
     },
 }
 
@@ -118,7 +111,7 @@ enum ModeArg {
     Pvh,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FirewallArg {
     Tidegate,
     Linux,
@@ -170,9 +163,7 @@ fn main() -> ExitCode {
             suite::command(&layout, firewall, world.mode.into(), options, &only)
         }
         Command::Test { only } => stages::command(&layout, &only),
-        Command::Bench { name, write, mode } => {
-            bench::command(&layout, name, mode.into(), write).map(|()| true)
-        }
+        Command::Bench { what } => bench::command(&layout, what).map(|()| true),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 //!
 //! In: the lines that test prints. Out: a table. Never: a figure the test has not checked.
 
-use crate::bench::Table;
+use super::table::Table;
 use rig::{Context as _, Error, Layout, Result, run, step};
 use serde::Deserialize;
 use std::process::Command;
@@ -35,18 +35,17 @@ pub(crate) fn table(layout: &Layout) -> Result<Table> {
         return Err(Error::new("the test printed no counts"));
     }
     counts.sort_by(|a, b| a.what.cmp(&b.what));
-    Ok(Table {
-        columns: vec![
-            "frames",
-            "bytes of each",
-            "hypercalls",
-            "of these signals",
-            "grant-copy operations",
-            "grants",
-            "bytes copied",
-        ],
-        rows: counts.iter().map(Count::row).collect(),
-    })
+    let mut table = Table::new(&[
+        "frames",
+        "bytes of each",
+        "hypercalls",
+        "of these signals",
+        "grant-copy operations",
+        "grants",
+        "bytes copied",
+    ]);
+    table.rows = counts.iter().map(Count::row).collect();
+    Ok(table)
 }
 
 impl Count {
