@@ -9,6 +9,10 @@ use nat::FlowId;
 use rules::{Action, Policy, Query, RejectKind, Zone};
 use wire::{DropReason, Instant, Packet, Port, Proto, QueryKind, Transport, Tuple};
 
+/// Rules looked at for each new flow to prepare the index of rules that have just come: some 10 µs,
+/// until it is ready.
+const SETTLING: usize = 500;
+
 /// What the rules say about a flow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ruling {
@@ -38,10 +42,12 @@ impl Firewall {
 
     /// Asks the rules about a flow from a client to the world.
     pub(super) fn rule(&mut self, query: &Query) -> Ruling {
-        let Some(policy) = &self.policy else {
+        self.own.settle(SETTLING);
+        let Some(policy) = &mut self.policy else {
             let refused = Some(DropReason::NoPolicy);
             return Ruling { refused, reject: None, author: None, log: false };
         };
+        policy.settle(SETTLING);
         let decision = policy.decide(query, &self.own);
         self.counters.rules.count(decision.rule);
         let line = policy.rule(decision.rule).map(|(_, rule)| rule.line);
