@@ -22,7 +22,7 @@ fn start(booted: Booted) -> ! {
     };
     let start = Start { cmdline: booted.cmdline, store, console };
     let policy = (!POLICY.is_empty()).then_some(POLICY);
-    match begin(booted.xen, start, policy, boot::left(), booted.seed) {
+    match begin(booted.xen, start, policy, boot::left, booted.seed) {
         Ok(appliance) => {
             appliance.run();
         }

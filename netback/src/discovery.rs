@@ -16,7 +16,7 @@ use xen::store::{
 };
 
 /// How often everything is listed although nothing seems to have happened.
-const RESCAN: Duration = Duration::from_secs(30);
+const RESCAN: Duration = Duration::from_secs(60);
 
 /// Lists the directories, one list at a time.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 
 use crate::life::{Ours, Seen, Step, next};
 use crate::link::Link;
-use crate::nodes::{self, IDENTITY, Identity, Malformed, TERMS, VifId};
+use crate::nodes::{self, IDENTITY, Identity, TERMS, VifId};
 use crate::notice::{Notice, Notices};
 use crate::vif::Vif;
 use alloc::format;
@@ -32,6 +32,10 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Looks that may follow each other at once, and the distance of those beyond.
 const LOOKS_AT_ONCE: u32 = 16;
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// The same for changes of the frontend's state that XenStore tells us of: beyond, its watch is given up
+/// for a while, so that the events of one client do not stand before the answers about all others.
+const EVENTS_AT_ONCE: u32 = 64;
+const EVENT_EVERY: Duration = LOOK_EVERY;
 
 /// What we offer, where it differs from what a missing node means: nodes count against our quota.
 const FEATURES: [&str; 5] = [
@@ -58,6 +62,8 @@ enum Watch {
     Set,
     /// XenStore has no room for it: the state is polled.
     Refused,
+    /// Given up until this time, as the frontend was too busy.
+    Muted(Instant),
 }
 
 /// What is under way in XenStore.
@@ -102,9 +108,13 @@ pub(crate) struct Entry<H: Hypervisor> {
     deadline: Option<Instant>,
     /// Each look moves it on; too far ahead of now, looks have to wait.
     looks: Instant,
+    /// The same for events.
+    events: Instant,
     quiet_until: Instant,
-    /// The problem with our own directory that was told.
-    told: Option<Malformed>,
+    /// The problem that was told last: it is not told again before something has changed.
+    told: Option<String>,
+    /// It stands in line for its next job.
+    pub(crate) in_line: bool,
     fate: Fate,
 }
 
@@ -124,6 +134,8 @@ impl<H: Hypervisor> Entry<H> {
             since: Instant::ZERO,
             deadline: None,
             looks: Instant::ZERO,
+            events: Instant::ZERO,
+            in_line: false,
             quiet_until: Instant::ZERO,
             told: None,
             fate: Fate::Stays,
@@ -152,9 +164,28 @@ impl<H: Hypervisor> Entry<H> {
         self.tag
     }
 
+    /// Whether a job is under way in XenStore.
+    pub(crate) const fn is_working(&self) -> bool {
+        self.job.is_some()
+    }
+
     /// Something has changed, or may have.
     pub(crate) const fn touch(&mut self) {
         self.dirty = true;
+    }
+
+    /// XenStore says that the frontend's state was written.
+    pub(crate) fn on_watch<M: Memory>(&mut self, cx: &mut Context<'_, H, M>) {
+        self.dirty = true;
+        self.events = self.events.max(cx.now) + EVENT_EVERY;
+        if self.events - EVENT_EVERY * EVENTS_AT_ONCE > cx.now
+            && matches!(self.watch, Watch::Set)
+            && let Some(path) = self.front_state()
+            && cx.store.submit(self.tag, TxId::NONE, &Op::Unwatch(&path)).is_ok()
+        {
+            self.watch = Watch::Muted(cx.now + POLL);
+            self.wake_at(cx.now + POLL);
+        }
     }
 
     /// Starts the next look if one is due.
@@ -278,20 +309,17 @@ impl<H: Hypervisor> Entry<H> {
     fn identify<M: Memory>(&mut self, cx: &mut Context<'_, H, M>, found: &[Found]) {
         match nodes::identity(self.id(), found) {
             Ok(identity) => self.identity = Some(identity),
-            Err(malformed) if self.told.as_ref() == Some(&malformed) => {}
-            Err(malformed) => {
-                self.complain(cx, malformed.to_string());
-                self.told = Some(malformed);
-            }
+            Err(malformed) => self.complain(cx, malformed.to_string()),
         }
     }
 
     fn keep_watch<M: Memory>(&mut self, cx: &mut Context<'_, H, M>) {
-        if !matches!(self.watch, Watch::None) {
-            if matches!(self.watch, Watch::Refused) {
-                self.wake_at(cx.now + POLL);
-            }
-            return;
+        match self.watch {
+            Watch::None => {}
+            Watch::Muted(until) if until <= cx.now => {}
+            Watch::Muted(until) => return self.wake_at(until),
+            Watch::Refused => return self.wake_at(cx.now + POLL),
+            Watch::Asked(_) | Watch::Set => return,
         }
         if let Some(path) = self.front_state() {
             match cx.store.submit(self.tag, TxId::NONE, &Op::Watch(&path)) {
@@ -367,7 +395,10 @@ impl<H: Hypervisor> Entry<H> {
 
     fn offered<M: Memory>(&mut self, cx: &mut Context<'_, H, M>, outcome: Outcome) {
         match outcome {
-            Outcome::Done => self.stands(cx, XenbusState::InitWait),
+            Outcome::Done => {
+                self.told = None;
+                self.stands(cx, XenbusState::InitWait);
+            }
             Outcome::Gone => self.dirty = true,
             Outcome::NoSpace(error) | Outcome::Failed(error) => {
                 self.refused(cx, "cannot be offered", error);
@@ -461,10 +492,12 @@ impl<H: Hypervisor> Entry<H> {
         self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
     }
 
-    /// Tells of a problem, unless this vif did so just now: a client cannot flood the log.
+    /// Tells of a problem, unless it is the last one still or this vif told one just now: neither a
+    /// client nor a lack that lasts can flood the log.
     fn complain<M: Memory>(&mut self, cx: &mut Context<'_, H, M>, text: String) {
-        if cx.now >= self.quiet_until {
+        if cx.now >= self.quiet_until && self.told.as_ref() != Some(&text) {
             self.quiet_until = cx.now + POLL;
+            self.told = Some(text.clone());
             cx.notices.push(Notice::Problem { text });
         }
     }

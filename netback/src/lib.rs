@@ -32,6 +32,7 @@ use crate::discovery::{Discovery, News};
 use crate::entry::{Context, Entry, Fate};
 use crate::notice::Notices;
 use crate::slots::Slots;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -41,6 +42,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use wire::{Instant, Port};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet};
 use xen::store::{Client, Event, Op, Tag, TxId};
+
+/// Vifs that may have a job under way in XenStore at the same time, the others stand in line: it does one
+/// thing after the other anyway, and what clients wrote is held in memory only for so many.
+const JOBS_MAX: usize = 16;
 
 /// What netback is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +80,11 @@ pub struct Netback<H: Hypervisor> {
     alarm: Arc<AtomicBool>,
     /// No vif has to do anything before this by itself.
     due: Instant,
+    /// Vifs with a job under way, and those that wait for one to end.
+    jobs: usize,
+    line: VecDeque<usize>,
+    /// It was told that there is no room for another client, and none has gone since.
+    full: bool,
     /// Watches to be ended for which XenStore's queue had no room yet.
     unwatch: Vec<(Tag, String)>,
 }
@@ -91,6 +101,9 @@ impl<H: Hypervisor> Netback<H> {
             notices: Notices::default(),
             alarm: Arc::default(),
             due: Instant::ZERO,
+            jobs: 0,
+            line: VecDeque::new(),
+            full: false,
             unwatch: Vec::new(),
         }
     }
@@ -111,15 +124,25 @@ impl<H: Hypervisor> Netback<H> {
         }
         let at = tag.0.wrapping_sub(self.config.first_tag.0).wrapping_sub(1) as usize;
         let Some(entry) = self.slots.entry(at) else { return };
+        let now = h.now();
+        let mut cx = Context { h, store, now, notices: &mut self.notices };
+        let worked = entry.is_working();
         match event {
-            Event::Reply { id, result, .. } => {
-                let now = h.now();
-                let mut cx = Context { h, store, now, notices: &mut self.notices };
-                entry.on_reply(&mut cx, *id, result);
-            }
-            Event::Watch { .. } | Event::Broken(_) => entry.touch(),
+            Event::Reply { id, result, .. } => entry.on_reply(&mut cx, *id, result),
+            Event::Watch { .. } => entry.on_watch(&mut cx),
+            Event::Broken(_) => {}
         }
+        self.jobs =
+            self.jobs.saturating_sub(worked.into()).saturating_add(entry.is_working().into());
         self.advance(h, store, at);
+        while self.jobs < JOBS_MAX
+            && let Some(next) = self.line.pop_front()
+        {
+            if let Some(entry) = self.slots.entry(next) {
+                entry.in_line = false;
+            }
+            self.advance(h, store, next);
+        }
     }
 
     /// Wakes the vifs whose event channels are pending.
@@ -161,9 +184,15 @@ impl<H: Hypervisor> Netback<H> {
         self.slots.hot()
     }
 
-    /// The event channels of all vifs, to be listed when sleeping.
+    /// The event channels of all vifs.
     pub fn event_ports(&self) -> impl Iterator<Item = EvtPort> {
         self.slots.event_ports()
+    }
+
+    /// Fills `into` up to `most` with the event channels of vifs, to be listed when sleeping: those that
+    /// were pending last if there are more. Returns whether it is all of them.
+    pub fn busiest(&mut self, most: usize, into: &mut Vec<EvtPort>) -> bool {
+        self.slots.busiest(most, into)
     }
 
     /// How many watches there are in XenStore because of netback.
@@ -185,9 +214,11 @@ impl<H: Hypervisor> Netback<H> {
                 }
             }
             News::All(listed) => {
-                let known: Vec<_> = self.slots.entries().map(Entry::id).collect();
-                for id in known.into_iter().chain(listed) {
-                    self.touch(h, store, id);
+                let known: BTreeSet<_> = self.slots.entries().map(Entry::id).collect();
+                let listed: BTreeSet<_> = listed.into_iter().collect();
+                // Those that are known and there have their watches.
+                for id in known.symmetric_difference(&listed) {
+                    self.touch(h, store, *id);
                 }
             }
         }
@@ -210,26 +241,38 @@ impl<H: Hypervisor> Netback<H> {
             let tag = u32::try_from(at).unwrap_or(0).wrapping_add(1).wrapping_add(first);
             Entry::new(Vif::new(port, id, alarm.clone()), Tag(tag))
         });
-        if at.is_none() {
-            let text = format!("{}: no room for another client", id.dir());
+        if at.is_none() && !core::mem::replace(&mut self.full, true) {
+            let max = self.config.slots.len();
+            let text = format!("{}: no room for more than {max} clients", id.dir());
             self.notices.push(Notice::Problem { text });
         }
         at
     }
 
-    /// Lets the vif at `at` do its next step, and cleans up if that was its last.
+    /// Lets the vif at `at` do its next step, or stand in line for it, and cleans up if that was its
+    /// last.
     fn advance<M: Memory>(&mut self, h: &mut H, store: &mut Client<M>, at: usize) {
         let now = h.now();
         let Some(entry) = self.slots.entry(at) else { return };
-        entry.advance(&mut Context { h, store, now, notices: &mut self.notices });
+        let worked = entry.is_working();
+        if worked || self.jobs < JOBS_MAX || entry.fate() != Fate::Stays {
+            entry.advance(&mut Context { h, store, now, notices: &mut self.notices });
+            self.jobs += usize::from(entry.is_working() && !worked);
+        } else if !core::mem::replace(&mut entry.in_line, true) {
+            self.line.push_back(at);
+        }
         let (fate, id) = (entry.fate(), entry.id());
-        if let Some(deadline) = entry.deadline() {
+        // Who stands in line is called when it is its turn.
+        if let Some(deadline) = entry.deadline()
+            && !entry.in_line
+        {
             self.due = self.due.min(deadline);
         }
         self.slots.list(at);
         if fate == Fate::Stays {
             return;
         }
+        self.full = false;
         if let Some(gone) = self.slots.remove(at)
             && let Some(path) = gone.watched()
             && store.submit(gone.tag(), TxId::NONE, &Op::Unwatch(&path)).is_err()

@@ -21,6 +21,8 @@ struct Slot<H: Hypervisor> {
     ports: ArrayVec<EvtPort, 2>,
     /// Whether it stands in the list of hot slots.
     hot: bool,
+    /// In which turn it was last woken.
+    woken: u64,
 }
 
 /// All vifs.
@@ -31,6 +33,10 @@ pub(crate) struct Slots<H: Hypervisor> {
     by_id: BTreeMap<VifId, usize>,
     by_port: BTreeMap<EvtPort, usize>,
     hot: Vec<usize>,
+    /// Counts the turns in which any was woken.
+    turn: u64,
+    /// Where event channels are sorted when there are too many to be listed.
+    recent: Vec<(u64, EvtPort)>,
 }
 
 impl<H: Hypervisor> Slots<H> {
@@ -43,6 +49,8 @@ impl<H: Hypervisor> Slots<H> {
             by_id: BTreeMap::new(),
             by_port: BTreeMap::new(),
             hot: Vec::new(),
+            turn: 0,
+            recent: Vec::new(),
         }
     }
 
@@ -56,7 +64,7 @@ impl<H: Hypervisor> Slots<H> {
             Some(at) => at,
             None if self.slots.len() < usize::from(self.max) => {
                 let ports = ArrayVec::new();
-                self.slots.push(Slot { generation: 0, entry: None, ports, hot: false });
+                self.slots.push(Slot { generation: 0, entry: None, ports, hot: false, woken: 0 });
                 self.slots.len().checked_sub(1)?
             }
             None => return None,
@@ -126,9 +134,11 @@ impl<H: Hypervisor> Slots<H> {
 
     /// Wakes the vifs whose event channels are in `pending`.
     pub(crate) fn wake(&mut self, pending: &PortSet) {
+        self.turn = self.turn.wrapping_add(1);
         for port in pending.iter() {
             let Some(at) = self.by_port.get(&port) else { continue };
             let Some(slot) = self.slots.get_mut(*at) else { continue };
+            slot.woken = self.turn;
             if let Some(entry) = &mut slot.entry {
                 entry.vif.wake();
             }
@@ -148,6 +158,24 @@ impl<H: Hypervisor> Slots<H> {
             slot.hot
         });
         self.hot.iter().filter_map(|at| Some(slots.get(*at)?.entry.as_ref()?.vif.port()))
+    }
+
+    /// Fills `into` up to `most` with event channels in use, those that were woken last if there are
+    /// more. Returns whether it is all of them.
+    pub(crate) fn busiest(&mut self, most: usize, into: &mut Vec<EvtPort>) -> bool {
+        let room = most.saturating_sub(into.len());
+        if self.by_port.len() <= room {
+            into.extend(self.by_port.keys());
+            return true;
+        }
+        let woken = |at: &usize| self.slots.get(*at).map_or(0, |slot| slot.woken);
+        self.recent.clear();
+        self.recent.extend(self.by_port.iter().map(|(port, at)| (woken(at), *port)));
+        if let Some(last) = room.checked_sub(1) {
+            self.recent.select_nth_unstable_by(last, |a, b| b.cmp(a));
+        }
+        into.extend(self.recent.iter().take(room).map(|(_, port)| *port));
+        false
     }
 
     /// All event channels in use.

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use wire::{Instant, Mac, Port, Takes};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet};
+use xen::io::SLOTS_MAX;
 use xen::store::{Client, Event, Outcome, Reply, RequestId, StoreError};
 use xen::xenbus::XenbusState;
 
@@ -25,6 +26,10 @@ use xen::xenbus::XenbusState;
 const PROBLEMS_MAX: usize = 32;
 /// Least and most time between two tries to get pages out of quarantine.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+/// Slots that a frame may take; with less room, frames wait in their senders' rings.
+const FRAME: u32 = SLOTS_MAX as u32 + 2;
+/// How long they wait for a backend that gives no sign of life before they are lost instead.
+const STALL: Duration = Duration::from_millis(500);
 
 /// Longest packet on a link without scatter-gather, in bytes: its frame is one slot (ETH_DATA_LEN, as
 /// xennet_change_mtu of Linux has it).
@@ -40,6 +45,9 @@ pub struct Netfront<H: Hypervisor> {
     pool: Pool<H>,
     /// When to try the quarantine again, and after which pause.
     retry: Option<(Instant, Duration)>,
+    /// Pages that backends still had at the last try, and whether that was told.
+    held: usize,
+    told_held: bool,
     notices: VecDeque<Notice>,
     complaints: Bucket,
     /// What was told of the list.
@@ -57,6 +65,18 @@ struct Active<H: Hypervisor> {
     link: Link<H>,
     /// Its name, once connected.
     up: Option<Port>,
+    /// Set while there is no room for a frame.
+    full: Option<Full>,
+}
+
+/// A TX ring that the backend does not empty.
+struct Full {
+    /// Slots that are free nevertheless.
+    room: u32,
+    /// When it last gave a sign of life.
+    since: Instant,
+    /// Since then too long has passed.
+    stalled: bool,
 }
 
 impl<H: Hypervisor> Netfront<H> {
@@ -72,6 +92,8 @@ impl<H: Hypervisor> Netfront<H> {
             active: None,
             pool: Pool::new(pages(tx_pages, rx_pages)),
             retry: None,
+            held: 0,
+            told_held: false,
             notices: VecDeque::new(),
             complaints: Bucket::new(8, Duration::from_secs(2)),
             odd_list: None,
@@ -125,8 +147,9 @@ impl<H: Hypervisor> Netfront<H> {
         }
         self.quarantine(h, now);
         self.work(h, store, now);
+        let stall = self.watch_room(now);
         let vifs = self.vifs.iter().filter_map(|vif| vif.again);
-        vifs.chain(self.list.again).chain(self.retry.map(|(at, _)| at)).min()
+        vifs.chain(self.list.again).chain(self.retry.map(|(at, _)| at)).chain(stall).min()
     }
 
     /// The next notice.
@@ -150,6 +173,13 @@ impl<H: Hypervisor> Netfront<H> {
     #[must_use]
     pub fn room(&self) -> Slots {
         self.connected().map_or(Slots(0), Link::room)
+    }
+
+    /// Whether the backend has left frames unanswered for so long that it is no use to wait for room.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        let full = self.active.as_ref().and_then(|active| active.full.as_ref());
+        full.is_some_and(|full| full.stalled)
     }
 
     /// What the backend can take; while there is none, nothing is left to do for it.
@@ -335,8 +365,15 @@ impl<H: Hypervisor> Netfront<H> {
                 self.links = self.links.wrapping_add(1);
                 let (index, mac) = (vif.index, device.mac);
                 let mtu = if takes.sg { device.mtu } else { device.mtu.min(ONE_SLOT_MTU) };
-                self.active =
-                    Some(Active { index, backend: device.backend, mac, mtu, link, up: None });
+                self.active = Some(Active {
+                    index,
+                    backend: device.backend,
+                    mac,
+                    mtu,
+                    link,
+                    up: None,
+                    full: None,
+                });
                 self.write(h, store, n, Wrote::Offer, now);
             }
             Err(why) => {
@@ -419,7 +456,8 @@ impl<H: Hypervisor> Netfront<H> {
         self.retry = Some((h.now() + RETRY.0, RETRY.0));
     }
 
-    /// Tries to get pages back that backends had mapped, and to lend those that are to be lent.
+    /// Tries to get pages back that backends had mapped, and to lend those that are to be lent. As long
+    /// as some come back there are soon more.
     fn quarantine(&mut self, h: &mut H, now: Instant) {
         let pause = match self.retry {
             Some((at, _)) if now < at => return,
@@ -428,7 +466,48 @@ impl<H: Hypervisor> Netfront<H> {
         };
         self.pool.retry(h);
         let held = self.pool.held() + self.active.as_mut().map_or(0, |active| active.link.retry(h));
+        let pause = if held < self.held { RETRY.0 } else { pause };
+        self.held = held;
         self.retry = (held != 0).then(|| (now + pause, pause));
+        let kept = self.pool.held();
+        if kept != 0 && pause == RETRY.1 && !self.told_held {
+            self.push(format!(
+                "{kept} pages are set aside: a former backend still has them mapped"
+            ));
+        }
+        self.told_held = kept != 0 && (self.told_held || pause == RETRY.1);
+    }
+
+    /// Sees whether the backend takes frames at all; returns when to look again if it does not.
+    fn watch_room(&mut self, now: Instant) -> Option<Instant> {
+        let active = self.active.as_mut().filter(|active| active.up.is_some())?;
+        let room = active.link.room().0;
+        let stalled = active.full.as_ref().is_some_and(|full| full.stalled);
+        if room >= FRAME {
+            active.full = None;
+            if stalled {
+                let text = format!("{} takes frames again", active.backend.dom);
+                self.complain(text, now);
+            }
+            return None;
+        }
+        let full = active.full.get_or_insert(Full { room, since: now, stalled: false });
+        if room > full.room {
+            (full.since, full.stalled) = (now, false);
+        }
+        full.room = room;
+        let due = full.since + STALL;
+        if now < due {
+            return Some(due);
+        }
+        if stalled {
+            return None;
+        }
+        full.stalled = true;
+        let dom = active.backend.dom;
+        self.complain(format!("{dom} takes no frames: they are lost until it does"), now);
+        // What has been waiting is to be seen to now.
+        Some(now)
     }
 
     fn report(&mut self, n: usize, problem: &Problem, now: Instant) {

@@ -3,12 +3,13 @@
 //! In: the command line, the policy built in, memory and a seed. Out: an [`Appliance`]. Never: guesses:
 //! what cannot be understood ends the domain with a message that names it.
 
+use super::budget::Shares;
 use super::control::Control;
 use super::path::Path;
 use super::ports::Ports;
 use super::{Appliance, CONTROL_TAG, POLL_MAX, UPLINK_PATIENCE};
 use crate::config::Settings;
-use crate::firewall::{Budget, Firewall};
+use crate::firewall::Firewall;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,9 +18,6 @@ use xen::console::Console;
 use xen::hypervisor::{Hypervisor, Memory, Shutdown, Start};
 use xen::store::Client;
 
-/// Connections may take one part in so many of the heap.
-const FLOWS_SHARE: usize = 2;
-
 /// What is left when there is no appliance: enough to say why.
 pub struct Refused<H, M> {
     h: H,
@@ -27,8 +25,8 @@ pub struct Refused<H, M> {
     why: String,
 }
 
-/// Starts the appliance. `policy` is the blob built in, `heap` how many bytes of heap are free; `seed`
-/// comes fresh from an entropy source and is used for nothing else.
+/// Starts the appliance. `policy` is the blob built in, `free` tells how many bytes of memory are left;
+/// `seed` comes fresh from an entropy source and is used for nothing else.
 ///
 /// # Errors
 /// [`Refused`], with what makes no sense and where it stands.
@@ -37,7 +35,7 @@ pub fn begin<H: Hypervisor, M: Memory>(
     mut h: H,
     start: Start<M>,
     policy: Option<&[u8]>,
-    heap: usize,
+    free: impl Fn() -> usize,
     seed: [u8; 32],
 ) -> Result<Appliance<H, M>, Refused<H, M>> {
     let mut console = Console::new(start.console.0, start.console.1);
@@ -47,14 +45,23 @@ pub fn begin<H: Hypervisor, M: Memory>(
     };
     let policy = load(&mut h, &mut console, policy);
     let config = settings.firewall(policy);
-    let budget = Budget { bytes: heap / FLOWS_SHARE };
-    let firewall = match Firewall::new(config, budget, seed) {
+    let free = free();
+    let shares = match Shares::of(free, config.nat.slots.saturating_sub(1)) {
+        Ok(shares) => shares,
+        Err(error) => return Err(Refused { h, console, why: format!("{error}") }),
+    };
+    let firewall = match Firewall::new(config, shares.flows, seed) {
         Ok(firewall) => firewall,
         Err(error) => {
             let why = format!("connection tracking: {error}");
             return Err(Refused { h, console, why });
         }
     };
+    let (flows, clients) = (firewall.flows_max(), shares.clients);
+    console.say(
+        &mut h,
+        format_args!("{} KiB free: {flows} connections, {clients} clients at most", free >> 10),
+    );
     let Ok(path) = Path::new(&mut h) else {
         let why = String::from("not enough memory for the packet path");
         return Err(Refused { h, console, why });
@@ -72,7 +79,7 @@ pub fn begin<H: Hypervisor, M: Memory>(
         h,
         store,
         console,
-        ports: Ports::new(),
+        ports: Ports::new(shares.clients),
         path,
         firewall,
         control,

@@ -5,6 +5,7 @@
 //! with everything done that could be done.
 
 mod begin;
+mod budget;
 mod control;
 mod egress;
 mod memory;
@@ -32,8 +33,9 @@ const CONTROL_TAG: Tag = Tag(0);
 const POLL_MAX: usize = 128;
 
 /// How long to sleep at most when there are more event channels than can be listed: one that becomes
-/// pending between the last look and the sleep would not wake us.
-const BLIND_SLEEP: core::time::Duration = core::time::Duration::from_millis(5);
+/// pending between the last look and the sleep would not wake us. The busiest are listed, so that this
+/// is the delay of a frame on a vif that was silent for long.
+const BLIND_SLEEP: core::time::Duration = core::time::Duration::from_millis(10);
 
 /// How long after the start the uplink may be missing before that is said.
 const UPLINK_PATIENCE: core::time::Duration = core::time::Duration::from_secs(5);
@@ -110,14 +112,13 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
     pub fn sleep(&mut self, until: Option<Instant>) {
         self.listed.clear();
         self.listed.push(self.store.port());
-        self.listed.extend(self.ports.events());
+        let all = self.ports.events(POLL_MAX, &mut self.listed);
         let now = self.h.now();
-        let until = if self.listed.len() > POLL_MAX {
-            self.listed.truncate(POLL_MAX);
+        let until = if all {
+            until
+        } else {
             let soon = now + BLIND_SLEEP;
             Some(until.map_or(soon, |until| until.min(soon)))
-        } else {
-            until
         };
         if until.is_some_and(|until| until <= now) {
             return;

@@ -19,8 +19,6 @@ const NETBACK_TAG: Tag = Tag(2);
 
 /// Where the uplink stands in the table of ports.
 const UPLINK: PortSlot = PortSlot(0);
-/// Most vifs of clients: what the event channels of a guest could carry, with room for the others.
-const CLIENTS_MAX: u16 = 2048;
 
 /// The uplink and the clients.
 pub(super) struct Ports<H: Hypervisor> {
@@ -29,8 +27,9 @@ pub(super) struct Ports<H: Hypervisor> {
 }
 
 impl<H: Hypervisor> Ports<H> {
-    pub(super) fn new() -> Self {
-        let slots = 1..CLIENTS_MAX + 1;
+    /// The uplink and at most so many clients.
+    pub(super) fn new(clients: u16) -> Self {
+        let slots = 1..clients.saturating_add(1);
         Self {
             uplink: Netfront::new(netfront::Config::new(UPLINK, NETFRONT_TAG)),
             clients: Netback::new(netback::Config { slots, first_tag: NETBACK_TAG }),
@@ -66,9 +65,11 @@ impl<H: Hypervisor> Ports<H> {
         into.extend(self.clients.hot());
     }
 
-    /// The event channels of all devices, the uplink's first.
-    pub(super) fn events(&self) -> impl Iterator<Item = EvtPort> {
-        self.uplink.event().into_iter().chain(self.clients.event_ports())
+    /// Adds the event channels of all devices, or if they are more than `most` may be, those that were
+    /// pending last. Returns whether it is all of them.
+    pub(super) fn events(&mut self, most: usize, into: &mut Vec<EvtPort>) -> bool {
+        into.extend(self.uplink.event());
+        self.clients.busiest(most, into)
     }
 
     pub(super) fn next_uplink_notice(&mut self) -> Option<netfront::Notice> {
@@ -90,9 +91,10 @@ impl<H: Hypervisor> Fabric<H> for Ports<H> {
 
     fn uplink_room(&self) -> usize {
         match self.uplink.port() {
-            Some(_) => self.uplink.room().0 as usize,
-            // Frames without a way out are answered by the firewall, not kept.
-            None => usize::MAX,
+            Some(_) if !self.uplink.is_stalled() => self.uplink.room().0 as usize,
+            // Frames without a way out are answered by the firewall or lost, not kept: behind them
+            // wait those that need no way out.
+            Some(_) | None => usize::MAX,
         }
     }
 

@@ -1,7 +1,8 @@
 //! Memory nobody uses yet, and the heap.
 //!
 //! In: the ranges PV or PVH boot found free. Out: pages from the upper end, for good; heap from the
-//! lower end, piece by piece as it is needed. So neither has a size of its own to run out of early.
+//! lower end, piece by piece as it is needed. So neither has a size of its own to run out of early, but
+//! the last pieces are for the heap alone.
 
 use arrayvec::ArrayVec;
 use core::alloc::Layout;
@@ -12,6 +13,9 @@ use talc::base::{Talc, binning::Binning};
 use talc::cell::TalcSyncCell;
 use talc::{DefaultBinning, TalcCell, source::Source};
 use xen::hypervisor::PAGE_SIZE;
+
+/// What pages leave to the heap: it must not be found empty by who cannot be refused.
+const RESERVE: usize = 512 << 10;
 
 /// What the heap takes at once, if there is so much: few pieces, little lost between them.
 const PIECE: usize = 256 << 10;
@@ -49,6 +53,9 @@ pub(crate) fn left() -> usize {
 /// Takes `pages` contiguous pages from the upper end. Their contents are whatever was there.
 pub(super) fn take_pages(pages: usize) -> Option<NonNull<u8>> {
     let bytes = pages.checked_mul(PAGE_SIZE)?;
+    if left() < bytes.checked_add(RESERVE)? {
+        return None;
+    }
     let mut ram = RAM.0.borrow_mut();
     let range = ram.iter_mut().rev().find(|r| r.len() >= bytes)?;
     range.end -= bytes;

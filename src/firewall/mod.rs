@@ -189,6 +189,12 @@ impl Firewall {
         [nat, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
     }
 
+    /// How many flows there is memory for.
+    #[must_use]
+    pub fn flows_max(&self) -> u32 {
+        self.nat.stats().capacity
+    }
+
     /// What has been counted so far.
     #[must_use]
     pub const fn counters(&self) -> &Counters {

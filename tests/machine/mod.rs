@@ -5,7 +5,7 @@
 #[path = "../../wire/tests/common/mod.rs"]
 pub mod frames;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,8 +26,9 @@ pub const OWN: Ipv4Addr = Ipv4Addr::new(10, 137, 255, 2);
 pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(93, 184, 216, 34));
 pub const CMDLINE: &str = "ip=10.137.255.2";
 pub const OPEN: &str = include_str!("../../examples/open.tide");
-const SEED: [u8; 32] = [7; 32];
-const HEAP: usize = 8 << 20;
+pub const SEED: [u8; 32] = [7; 32];
+/// Memory that a guest of 16 MiB has left when it has booted.
+pub const FREE: usize = 29 << 19;
 
 type Sut = Appliance<SimHypervisor, SimPage>;
 
@@ -39,6 +40,7 @@ pub struct Machine {
     appliance: Rc<RefCell<Option<Sut>>>,
     uplink: Option<Uplink>,
     console: SimPage,
+    sleeps: Rc<Cell<bool>>,
 }
 
 /// Our uplink, and sys-net's end of it.
@@ -76,8 +78,22 @@ impl Machine {
         machine
     }
 
+    /// As [`open`](Self::open), with so many bytes of memory left after the boot.
+    pub fn open_in(seed: u64, free: usize) -> Self {
+        let blob = lang::compile("test.tide", OPEN).expect("a policy").blob;
+        let mut machine = Self::bare_in(seed, CMDLINE, Some(&blob), free);
+        machine.plug(SYS_NET, 0);
+        machine.wait("the uplink to be up", || machine.uplink().is_connected());
+        machine
+    }
+
     /// A machine without an uplink, its firewall just started with this blob.
     pub fn bare(seed: u64, cmdline: &str, blob: Option<&[u8]>) -> Self {
+        Self::bare_in(seed, cmdline, blob, FREE)
+    }
+
+    /// As [`bare`](Self::bare), with so many bytes of memory left after the boot.
+    pub fn bare_in(seed: u64, cmdline: &str, blob: Option<&[u8]>, free: usize) -> Self {
         let sim = Sim::new(seed);
         let xs = Xenstored::new(&sim);
         let tools = Toolstack::new(&sim, &xs);
@@ -88,7 +104,7 @@ impl Machine {
         let evtchn = h.alloc_unbound(SYS_NET).unwrap();
         xs.set("/local/domain/2/control/shutdown", "");
         let start = Start { cmdline: cmdline.into(), store, console: (view, evtchn) };
-        let appliance = match begin(h, start, blob, HEAP, SEED) {
+        let appliance = match begin(h, start, blob, || free, SEED) {
             Ok(appliance) => Some(appliance),
             Err(refused) => {
                 refused.halt();
@@ -96,14 +112,26 @@ impl Machine {
             }
         };
         let appliance = Rc::new(RefCell::new(appliance));
-        let (actor, domain) = (Rc::clone(&appliance), sim.clone());
-        sim.add_actor(TIDEGATE, move || turn(&domain, &actor));
-        Self { sim, xs, tools, appliance, uplink: None, console }
+        let sleeps = Rc::new(Cell::new(false));
+        let (actor, domain, polls) = (Rc::clone(&appliance), sim.clone(), Rc::clone(&sleeps));
+        sim.add_actor(TIDEGATE, move || turn(&domain, &actor, polls.get()));
+        Self { sim, xs, tools, appliance, uplink: None, console, sleeps }
+    }
+
+    /// From now on the firewall sleeps as its `run` does: its polls are counted, and what they list is
+    /// known to the simulation.
+    pub fn sleep_between_turns(&self) {
+        self.sleeps.set(true);
     }
 
     /// sys-net's end of the uplink.
     pub fn uplink(&self) -> &PeerBack {
         &self.uplink.as_ref().expect("an uplink").peer
+    }
+
+    /// The domain behind the uplink.
+    pub fn uplink_domain(&self) -> DomId {
+        self.uplink.as_ref().expect("an uplink").spec.back
     }
 
     /// `xl network-detach` of the uplink, to its end.
@@ -112,6 +140,15 @@ impl Machine {
         let job = self.tools.detach(&uplink.spec);
         self.finish(job);
         uplink.peer.stop();
+    }
+
+    /// The domain behind the uplink is destroyed and the device cleaned up, without a word to anybody.
+    pub fn kill_uplink(&mut self) {
+        let uplink = self.uplink.take().expect("an uplink");
+        self.sim.destroy(uplink.spec.back);
+        self.xs.release(uplink.spec.back);
+        self.xs.remove(&uplink.spec.backend());
+        self.xs.remove(&uplink.spec.frontend());
     }
 
     /// A new uplink of the firewall, served by `back`.
@@ -130,11 +167,11 @@ impl Machine {
     pub fn boot(&self, dom: u16, manners: Manners) -> Client {
         let start = self.xs.introduce(DomId(dom));
         let peer = PeerFront::start(&self.sim, DomId(dom), start, TIDEGATE, 0, manners);
-        let addr = format!("10.137.0.{dom}");
-        let spec = VifSpec::new(DomId(dom), TIDEGATE, 0, CLIENT_MAC).with_ip(&addr);
+        let spec = client_vif(dom);
+        let addr = spec.ip.parse().unwrap();
         let job = self.tools.attach(spec.clone());
         assert_eq!(self.tools.finish(job), Ok(()), "attaching the vif of domain {dom}");
-        Client { spec, peer, addr: addr.parse().unwrap() }
+        Client { spec, peer, addr }
     }
 
     /// Runs until a named condition holds, for a virtual minute at most.
@@ -185,6 +222,12 @@ impl Machine {
     }
 }
 
+/// The vif of domain `dom`, whose address is 10.137.0.`dom` if that fits.
+pub fn client_vif(dom: u16) -> VifSpec {
+    let [high, low] = dom.to_be_bytes();
+    VifSpec::new(DomId(dom), TIDEGATE, 0, CLIENT_MAC).with_ip(&format!("10.137.{high}.{low}"))
+}
+
 fn plug(sim: &Sim, xs: &Xenstored, tools: &Toolstack, back: DomId, handle: u32) -> Uplink {
     let mut spec = VifSpec::new(TIDEGATE, back, handle, UPLINK_MAC);
     spec.driver_domain = false;
@@ -193,8 +236,8 @@ fn plug(sim: &Sim, xs: &Xenstored, tools: &Toolstack, back: DomId, handle: u32) 
     Uplink { spec, peer }
 }
 
-/// One turn of the appliance's domain, as its `run` would do without the sleep.
-fn turn(sim: &Sim, appliance: &RefCell<Option<Sut>>) -> Option<Instant> {
+/// One turn of the appliance's domain, as its `run` would do, with or without the sleep.
+fn turn(sim: &Sim, appliance: &RefCell<Option<Sut>>, sleeps: bool) -> Option<Instant> {
     let mut appliance = appliance.borrow_mut();
     let Some(appliance) = appliance.as_mut().filter(|_| sim.shutdown_of(TIDEGATE).is_none()) else {
         // Nobody is there any more to be signalled.
@@ -204,6 +247,10 @@ fn turn(sim: &Sim, appliance: &RefCell<Option<Sut>>) -> Option<Instant> {
     loop {
         match appliance.work() {
             Work::Busy => {}
+            Work::Idle(until) if sleeps && until.is_none_or(|until| until > sim.now()) => {
+                appliance.sleep(until);
+                return sim.last_poll(TIDEGATE).until;
+            }
             Work::Idle(until) => return until,
             Work::End(why) => {
                 appliance.hypervisor().shutdown(why);

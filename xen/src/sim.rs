@@ -27,7 +27,7 @@ pub use hypervisor::SimHypervisor;
 pub use labels::{Exposure, Label};
 pub use memory::{SimMapped, SimPage, SimPrivate, Touch, TouchKind};
 
-use crate::hypervisor::{CopyOp, DomId, FrameNo, GrantStatus, Shutdown};
+use crate::hypervisor::{CopyOp, DomId, EvtPort, FrameNo, GrantStatus, Shutdown};
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -79,11 +79,36 @@ pub struct Holdings {
     pub mapped: usize,
     /// Event channel ports.
     pub ports: usize,
+    /// Pages of private memory, which no domain gives back.
+    pub private: usize,
+}
+
+/// How a domain went to sleep.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Poll {
+    /// The ports it listed.
+    pub ports: Vec<EvtPort>,
+    /// When it wants to be woken at the latest.
+    pub until: Option<Instant>,
+}
+
+/// Whose code runs: told to who counts what a domain's own code does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bracket {
+    /// The domain's turn begins.
+    Turn,
+    /// It ends.
+    EndOfTurn,
+    /// In its turn or not, it has called the simulation.
+    Call,
+    /// The call returns.
+    EndOfCall,
 }
 
 pub(crate) type TouchHook = Box<dyn FnMut(&Touch, &mut [u8])>;
 pub(crate) type CopyHook = Box<dyn FnMut(DomId, &CopyOp) -> Option<GrantStatus>>;
 pub(crate) type ExposureHook = Box<dyn FnMut(&Exposure<'_>)>;
+pub(crate) type BracketHook = (DomId, fn(Bracket));
 
 pub(crate) struct World {
     state: RefCell<State>,
@@ -92,6 +117,7 @@ pub(crate) struct World {
     on_touch: RefCell<Option<TouchHook>>,
     on_copy: RefCell<Option<CopyHook>>,
     on_exposure: RefCell<Option<ExposureHook>>,
+    on_bracket: Cell<Option<BracketHook>>,
 }
 
 struct State {
@@ -109,6 +135,8 @@ struct Domain {
     events: events::Table,
     mapped: usize,
     pages: usize,
+    private: usize,
+    last_poll: Poll,
     pages_max: Option<usize>,
     counters: Counters,
     shutdown: Option<Shutdown>,
@@ -134,6 +162,7 @@ impl Sim {
                 on_touch: RefCell::default(),
                 on_copy: RefCell::default(),
                 on_exposure: RefCell::default(),
+                on_bracket: Cell::default(),
             }),
         }
     }
@@ -188,7 +217,27 @@ impl Sim {
             grants: d.grants.in_force(),
             mapped: d.mapped,
             ports: d.events.len(),
+            private: d.private,
         })
+    }
+
+    /// How `dom` went to sleep last. An actor that polls is not put to sleep: it returns `until`.
+    #[must_use]
+    pub fn last_poll(&self, dom: DomId) -> Poll {
+        self.with_domain(dom, |d| d.last_poll.clone())
+    }
+
+    /// Calls `hook` whenever the code of `dom` begins or ends to run, by the turns of its actor.
+    pub fn on_bracket(&self, dom: DomId, hook: fn(Bracket)) {
+        self.world.on_bracket.set(Some((dom, hook)));
+    }
+
+    pub(crate) fn bracket(&self, dom: DomId, bracket: Bracket) {
+        if let Some((watched, hook)) = self.world.on_bracket.get()
+            && watched == dom
+        {
+            hook(bracket);
+        }
     }
 
     /// Why `dom` has shut itself down, if it has.
@@ -219,7 +268,7 @@ impl Sim {
     }
 
     /// Signals a port of `dom` out of nowhere, as a peer may at any time.
-    pub fn raise(&self, dom: DomId, port: crate::hypervisor::EvtPort) {
+    pub fn raise(&self, dom: DomId, port: EvtPort) {
         events::raise(&mut self.world.state.borrow_mut(), dom, port.0);
     }
 

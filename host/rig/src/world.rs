@@ -177,6 +177,20 @@ impl World {
         }
     }
 
+    /// A Linux driver domain with this uplink, which forwards and translates for whom it serves.
+    pub fn driver_domain(&self, name: &str, ip: Ipv4Addr, uplink: Vif) -> Config {
+        Config {
+            name: name.into(),
+            mode: Mode::Pv,
+            kernel: "/guest/vmlinux".into(),
+            ramdisk: Some("/guest/initramfs".into()),
+            extra: linux_words("firewall", name, ip, plan::SYS_NET),
+            memory: Firewall::Linux.memory(),
+            vifs: vec![uplink],
+            driver_domain: true,
+        }
+    }
+
     /// How a client is created.
     pub fn client_config(&self, client: Client) -> Config {
         Config {
@@ -331,7 +345,7 @@ impl World {
         client.wait(Condition::Exists { path: "/run/network-up".into() }, CONNECT)
     }
 
-    fn wait_linux(&self, domain: &Domain, mark: u64) -> Result<()> {
+    pub(crate) fn wait_linux(&self, domain: &Domain, mark: u64) -> Result<()> {
         let up = format!("{}: up", domain.name);
         self.xen.wait_console(&domain.name, mark, &up, GUEST_BOOT)?;
         domain.hello()

@@ -3,7 +3,7 @@
 //! A domain under test either is an actor itself, driven by [`Sim::run_until`], or is the code of the
 //! test, whose `poll` lets the actors run while it sleeps.
 
-use super::Sim;
+use super::{Bracket, Sim};
 use crate::hypervisor::DomId;
 use std::boxed::Box;
 use std::rc::Rc;
@@ -36,7 +36,14 @@ pub(super) struct Slot {
     /// Taken out while it runs.
     actor: Option<Box<dyn Actor>>,
     stopped: bool,
+    paused: bool,
     deadline: Option<Instant>,
+}
+
+impl Slot {
+    const fn runs(&self) -> bool {
+        !self.stopped && !self.paused
+    }
 }
 
 /// Turns without any time passing, from which on the machine is taken to run in circles.
@@ -49,7 +56,13 @@ impl Sim {
         let _ = self.domain(dom);
         let mut actors = self.world.actors.borrow_mut();
         let actor: Option<Box<dyn Actor>> = Some(Box::new(actor));
-        actors.push(Slot { dom, actor, stopped: false, deadline: Some(Instant::ZERO) });
+        actors.push(Slot {
+            dom,
+            actor,
+            stopped: false,
+            paused: false,
+            deadline: Some(Instant::ZERO),
+        });
         ActorId(actors.len() - 1)
     }
 
@@ -57,6 +70,13 @@ impl Sim {
     pub fn stop_actor(&self, id: ActorId) {
         if let Some(slot) = self.world.actors.borrow_mut().get_mut(id.0) {
             slot.stopped = true;
+        }
+    }
+
+    /// `xl pause` and `xl unpause`: the domain takes no turns, and all else is as if it did.
+    pub fn pause(&self, dom: DomId, paused: bool) {
+        for slot in self.world.actors.borrow_mut().iter_mut().filter(|s| s.dom == dom) {
+            slot.paused = paused;
         }
     }
 
@@ -124,7 +144,7 @@ impl Sim {
 
     fn next_deadline(&self) -> Option<Instant> {
         let actors = self.world.actors.borrow();
-        actors.iter().filter(|s| !s.stopped).filter_map(|s| s.deadline).min()
+        actors.iter().filter(|s| s.runs()).filter_map(|s| s.deadline).min()
     }
 
     /// Returns whether it stopped because of `done`.
@@ -146,7 +166,7 @@ impl Sim {
         let actors = self.world.actors.borrow();
         let ready = |slot: &Slot| {
             let Some(actor) = &slot.actor else { return false };
-            !slot.stopped
+            slot.runs()
                 && (slot.deadline.is_some_and(|d| d <= state.now)
                     || state.domains.get(&slot.dom).is_some_and(|d| d.events.any_pending())
                     || actor.is_ready())
@@ -161,7 +181,10 @@ impl Sim {
         let world = Rc::clone(&self.world);
         let Some(mut actor) = world.actors.borrow_mut()[index].actor.take() else { return };
         let was = world.running.replace(true);
+        let dom = world.actors.borrow()[index].dom;
+        self.bracket(dom, Bracket::Turn);
         let deadline = actor.turn();
+        self.bracket(dom, Bracket::EndOfTurn);
         world.running.set(was);
         let slot = &mut world.actors.borrow_mut()[index];
         slot.actor = Some(actor);

@@ -1,7 +1,7 @@
 //! [`Hypervisor`] for one domain of the machine.
 
 use super::memory::View;
-use super::{Domain, Sim, SimMapped, SimPage, SimPrivate, events, grants};
+use super::{Bracket, Domain, Poll, Sim, SimMapped, SimPage, SimPrivate, events, grants};
 use crate::hypervisor::{
     Access, CopyOp, DomId, Errno, EvtPort, GrantRef, GrantStatus, Hypervisor, NoMemory, NoRef,
     PAGE_SIZE, Page, PortSet, Shutdown, StillMapped,
@@ -42,8 +42,23 @@ impl SimHypervisor {
         self.sim.with_domain(self.dom, f)
     }
 
-    fn hypercall(&self) {
+    fn hypercall(&self) -> InCall {
         self.domain(|d| d.counters.hypercalls += 1);
+        self.call()
+    }
+
+    /// From here to the end of the returned value, the simulation's own code runs.
+    fn call(&self) -> InCall {
+        self.sim.bracket(self.dom, Bracket::Call);
+        InCall(self.clone())
+    }
+}
+
+struct InCall(SimHypervisor);
+
+impl Drop for InCall {
+    fn drop(&mut self) {
+        self.0.sim.bracket(self.0.dom, Bracket::EndOfCall);
     }
 }
 
@@ -62,6 +77,7 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn page(&mut self) -> Result<SimPage, NoMemory> {
+        let _call = self.call();
         let full = self.domain(|d| d.pages_max.is_some_and(|max| d.pages >= max));
         if full {
             return Err(NoMemory);
@@ -72,6 +88,7 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn free(&mut self, page: SimPage) {
+        let _call = self.call();
         self.domain(|d| d.pages -= 1);
         let frame = self.sim.world.state.borrow_mut().frames.remove(&page.frame());
         let frame = frame.expect("a page is freed once");
@@ -79,10 +96,13 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn private(&mut self, pages: u16) -> Result<SimPrivate, NoMemory> {
+        let _call = self.call();
+        self.domain(|d| d.private += usize::from(pages));
         Ok(SimPrivate::new(pages))
     }
 
     fn grant(&mut self, to: DomId, page: &SimPage, access: Access) -> Result<GrantRef, NoRef> {
+        let _call = self.call();
         let gref = self.domain(|d| {
             let gref = d.grants.create(to, page.frame(), access)?;
             d.counters.grants += 1;
@@ -97,6 +117,7 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn end(&mut self, gref: GrantRef) -> Result<(), (GrantRef, StillMapped)> {
+        let _call = self.call();
         let Some((frame, to)) = self.domain(|d| d.grants.end(gref.number())) else {
             return Err((gref, StillMapped));
         };
@@ -110,7 +131,7 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn map(&mut self, of: DomId, gref: u32, access: Access) -> Result<SimMapped, GrantStatus> {
-        self.hypercall();
+        let _call = self.hypercall();
         let mut state = self.sim.world.state.borrow_mut();
         let frame = grants::resolve(&state, of, gref, self.dom, access)?;
         if let Some(granter) = state.domains.get_mut(&of) {
@@ -128,7 +149,7 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn unmap(&mut self, page: SimMapped) -> Result<(), GrantStatus> {
-        self.hypercall();
+        let _call = self.hypercall();
         let mut state = self.sim.world.state.borrow_mut();
         if let Some(granter) = state.domains.get_mut(&page.granter) {
             granter.grants.unpin(page.gref, self.dom);
@@ -151,7 +172,7 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn copy(&mut self, private: &mut SimPrivate, ops: &mut [CopyOp]) -> Result<(), Errno> {
-        self.hypercall();
+        let _call = self.hypercall();
         let mut bytes = 0;
         for op in ops.iter_mut() {
             let (status, copied) = self.sim.copy_one(self.dom, private, op);
@@ -167,24 +188,24 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn alloc_unbound(&mut self, remote: DomId) -> Result<EvtPort, Errno> {
-        self.hypercall();
+        let _call = self.hypercall();
         let mut state = self.sim.world.state.borrow_mut();
         events::alloc_unbound(&mut state, self.dom, remote).map(EvtPort)
     }
 
     fn bind_interdomain(&mut self, remote: DomId, port: u32) -> Result<EvtPort, Errno> {
-        self.hypercall();
+        let _call = self.hypercall();
         let mut state = self.sim.world.state.borrow_mut();
         events::bind(&mut state, self.dom, remote, port).map(EvtPort)
     }
 
     fn close(&mut self, port: EvtPort) {
-        self.hypercall();
+        let _call = self.hypercall();
         events::close(&mut self.sim.world.state.borrow_mut(), self.dom, port.0);
     }
 
     fn notify(&mut self, port: EvtPort) -> Result<(), Errno> {
-        self.hypercall();
+        let _call = self.hypercall();
         let new = events::send(&mut self.sim.world.state.borrow_mut(), self.dom, port.0)?;
         self.domain(|d| {
             d.counters.notifies += 1;
@@ -194,11 +215,12 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn take_pending(&mut self) -> PortSet {
+        let _call = self.call();
         self.domain(|d| d.events.take_pending())
     }
 
     fn poll(&mut self, hot: &[EvtPort], until: Option<Instant>) -> Result<(), Errno> {
-        self.hypercall();
+        let _call = self.hypercall();
         if hot.len() > POLL_MAX {
             return Err(events::EINVAL);
         }
@@ -208,6 +230,7 @@ impl Hypervisor for SimHypervisor {
         };
         let at_once = self.domain(|d| {
             d.counters.polls += 1;
+            d.last_poll = Poll { ports: hot.to_vec(), until };
             let pending = hot.iter().any(|port| d.events.is_pending(port.0));
             if !pending {
                 d.events.sleep(only);
@@ -225,7 +248,7 @@ impl Hypervisor for SimHypervisor {
     }
 
     fn shutdown(&mut self, why: Shutdown) {
-        self.hypercall();
+        let _call = self.hypercall();
         self.domain(|d| d.shutdown = Some(why));
     }
 }

@@ -6,12 +6,13 @@ mod connection;
 mod store;
 mod tree;
 
-pub use store::{Caller, Store, TransactionId};
-pub use tree::{NODES_MAX, VALUE_MAX};
+pub use store::{Caller, Quotas, Store, TransactionId};
+pub use tree::VALUE_MAX;
 
 use super::{Actor, Sim, SimHypervisor, SimPage};
 use crate::hypervisor::{DomId, EvtPort, Hypervisor};
 use connection::Connection;
+use core::time::Duration;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -32,6 +33,9 @@ struct Inner {
     store: Store,
     connections: BTreeMap<DomId, Connection>,
     stalled: bool,
+    /// Time it takes for a message; none if it is infinitely fast.
+    pace: Duration,
+    busy_until: Instant,
 }
 
 impl Xenstored {
@@ -43,6 +47,8 @@ impl Xenstored {
             store: Store::default(),
             connections: BTreeMap::new(),
             stalled: false,
+            pace: Duration::ZERO,
+            busy_until: Instant::ZERO,
         }));
         sim.add_actor(STORE_DOM, Daemon(Rc::clone(&inner)));
         Self { sim: sim.clone(), inner }
@@ -109,6 +115,16 @@ impl Xenstored {
         self.sim.raise(STORE_DOM, EvtPort(0));
     }
 
+    /// From now on it takes this long for each message, in or out, and serves its connections in turns.
+    pub fn set_pace(&self, pace: Duration) {
+        self.inner.borrow_mut().pace = pace;
+    }
+
+    /// From now on domains may have so much.
+    pub fn set_quotas(&self, quotas: Quotas) {
+        self.inner.borrow_mut().store.set_quotas(quotas);
+    }
+
     /// The next `n` commits of domains collide with somebody else's change.
     pub fn collide(&self, n: u32) {
         self.inner.borrow_mut().store.collide(n);
@@ -124,6 +140,9 @@ impl Actor for Daemon {
         if inner.stalled {
             return None;
         }
+        if inner.pace != Duration::ZERO {
+            return inner.step();
+        }
         // Every request may have made events for every connection.
         loop {
             let mut any = false;
@@ -134,5 +153,20 @@ impl Actor for Daemon {
                 return None;
             }
         }
+    }
+}
+
+impl Inner {
+    /// One message for each connection that has one, if those before have taken their time.
+    fn step(&mut self) -> Option<Instant> {
+        let now = self.h.now();
+        if now >= self.busy_until {
+            let mut messages = 0;
+            for (dom, connection) in &mut self.connections {
+                messages += u32::from(connection.serve_one(*dom, &mut self.store, &mut self.h));
+            }
+            self.busy_until = now + self.pace * messages;
+        }
+        (self.busy_until > now).then_some(self.busy_until)
     }
 }

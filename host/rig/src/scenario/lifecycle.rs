@@ -19,8 +19,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("512-mib-reboot", "boots in 512 MiB, `xl reboot` starts it again", Tidegate, reboot),
 ];
 
-const SPARE: &str = "spare";
-const SPARE_IP: Ipv4Addr = Ipv4Addr::new(10, 137, 255, 3);
+pub(super) const SPARE: &str = "spare";
+pub(super) const SPARE_IP: Ipv4Addr = Ipv4Addr::new(10, 137, 255, 3);
 
 fn poweroff(world: &mut World) -> Result<()> {
     let spare = serve_from(world, 16)?;
@@ -49,6 +49,17 @@ fn reboot(world: &mut World) -> Result<()> {
 
 /// Creates the spare with this much memory, lets a client work through it, and takes the client back.
 fn serve_from(world: &World, memory: u32) -> Result<Domain> {
+    let spare = create_spare(world, memory)?;
+    let there = Vif { backend: Some(SPARE.into()), ..world.client_vif(WORK) };
+    move_to(world, WORK, &there)?;
+    let served = fetch(&world.client(WORK)?, 1_000_000);
+    move_to(world, WORK, &world.client_vif(WORK))?;
+    served?;
+    Ok(spare)
+}
+
+/// Creates the spare with this much memory and waits for its uplink.
+pub(super) fn create_spare(world: &World, memory: u32) -> Result<Domain> {
     let base = world.firewall_config();
     let uplink =
         Vif { backend: None, mac: "00:16:3e:5e:6c:03".into(), ip: SPARE_IP, untrusted: false };
@@ -62,10 +73,5 @@ fn serve_from(world: &World, memory: u32) -> Result<Domain> {
     })?;
     world.wait_uplink(&spare)?;
     same("its memory", &world.xen.usage_of(SPARE)?.memory, &memory)?;
-    let there = Vif { backend: Some(SPARE.into()), ..world.client_vif(WORK) };
-    move_to(world, WORK, &there)?;
-    let served = fetch(&world.client(WORK)?, 1_000_000);
-    move_to(world, WORK, &world.client_vif(WORK))?;
-    served?;
     Ok(spare)
 }

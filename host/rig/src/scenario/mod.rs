@@ -3,10 +3,12 @@
 //! In: a world with two clients. Out: a line for each scenario, and for a failure the ends of all
 //! consoles. A failed scenario may leave anything behind, so the guests are made anew after it.
 
+mod crowd;
 mod devices;
 mod lifecycle;
 mod policy;
 mod traffic;
+mod uplinks;
 
 use crate::error::{Error, Result};
 use crate::plan::{PERSONAL, WORK};
@@ -65,11 +67,15 @@ const fn scenario(
 
 /// All scenarios in the order they run.
 pub fn all() -> Vec<Scenario> {
-    [traffic::SCENARIOS, policy::SCENARIOS, devices::SCENARIOS, lifecycle::SCENARIOS]
-        .into_iter()
-        .flatten()
-        .map(|s| scenario(s.name, s.claim, s.place, s.run))
-        .collect()
+    let lists = [
+        traffic::SCENARIOS,
+        policy::SCENARIOS,
+        devices::SCENARIOS,
+        uplinks::SCENARIOS,
+        crowd::SCENARIOS,
+        lifecycle::SCENARIOS,
+    ];
+    lists.into_iter().flatten().map(|s| scenario(s.name, s.claim, s.place, s.run)).collect()
 }
 
 /// Those of an extent that fit a firewall.

@@ -45,6 +45,20 @@ impl Connection {
         any
     }
 
+    /// As [`serve`](Self::serve), one step of it.
+    pub(super) fn serve_one(
+        &mut self,
+        dom: DomId,
+        store: &mut Store,
+        h: &mut SimHypervisor,
+    ) -> bool {
+        let moved = !self.broken && self.exchange(dom, store) == Some(true);
+        if moved {
+            h.notify(self.port).expect("the port of a guest");
+        }
+        moved
+    }
+
     /// `None` if the guest's ring is broken.
     fn exchange(&mut self, dom: DomId, store: &mut Store) -> Option<bool> {
         let mut moved = self.write()?;

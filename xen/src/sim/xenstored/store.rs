@@ -7,14 +7,11 @@ use crate::store::wire::{Perm, PermLetter};
 use std::borrow::ToOwned;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::format;
+use std::rc::Rc;
 use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
-/// Watches a domain may have (quota-watches).
-const WATCHES_MAX: usize = 128;
-/// Transactions a domain may have open (quota-transactions).
-const TRANSACTIONS_MAX: usize = 10;
 const PATH_MAX: usize = 3072;
 
 /// Who asks.
@@ -54,7 +51,9 @@ struct Watch {
 }
 
 struct Transaction {
-    tree: Tree,
+    /// The tree as it was when the transaction began, and as it is in there.
+    base: Rc<Tree>,
+    tree: Rc<Tree>,
     /// What was read or changed, with its generation when the transaction began.
     seen: BTreeMap<String, Option<u64>>,
     changed: BTreeSet<String>,
@@ -77,10 +76,29 @@ struct Account {
     events: VecDeque<WatchEvent>,
 }
 
+/// What one domain may have of each (the quotas of xenstored's command line); domain 0 has no limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// Nodes it owns (`--entry-nb`).
+    pub nodes: usize,
+    /// Watches (`--watch-nb`).
+    pub watches: usize,
+    /// Transactions open at once (`--transaction`).
+    pub transactions: usize,
+}
+
+impl Default for Quotas {
+    /// Those of C xenstored 4.17.
+    fn default() -> Self {
+        Self { nodes: 1000, watches: 128, transactions: 10 }
+    }
+}
+
 /// The tree and who watches it.
 #[derive(Default)]
 pub struct Store {
-    tree: Tree,
+    tree: Rc<Tree>,
+    quotas: Quotas,
     accounts: BTreeMap<Caller, Account>,
     last_transaction: TransactionId,
     collisions: u32,
@@ -178,8 +196,9 @@ impl Store {
     ) -> Result<()> {
         let path = absolute(who, path)?;
         let _ = self.look(who, tx, &path)?;
+        let quota = self.quotas.nodes;
         self.change(who, tx, |tree| {
-            let changed = tree.write(&path, who.dom(), value)?;
+            let changed = tree.write(&path, who.dom(), value, quota)?;
             let fire = Fire { path: path.clone(), exact: false, removed: None };
             let fires = if changed.is_empty() { Vec::new() } else { vec![fire] };
             Ok((changed, fires))
@@ -215,12 +234,13 @@ impl Store {
     pub fn begin(&mut self, who: Caller) -> Result<TransactionId> {
         self.last_transaction += 1;
         let id = self.last_transaction;
-        let tree = self.tree.clone();
+        let tree = Rc::clone(&self.tree);
         let open = &mut self.accounts.entry(who).or_default().transactions;
-        if who.dom() != DomId(0) && open.len() >= TRANSACTIONS_MAX {
+        if who.dom() != DomId(0) && open.len() >= self.quotas.transactions {
             return Err(StoreError::Enospc);
         }
         let transaction = Transaction {
+            base: Rc::clone(&tree),
             tree,
             seen: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -247,8 +267,9 @@ impl Store {
         if tx.seen.iter().any(|(path, generation)| self.tree.generation(path) != *generation) {
             return Err(StoreError::Eagain);
         }
+        let tree = Rc::make_mut(&mut self.tree);
         for path in &tx.changed {
-            self.tree.adopt(path, &tx.tree);
+            tree.adopt(path, &tx.tree);
         }
         self.fire(&tx.fires);
         Ok(())
@@ -265,7 +286,7 @@ impl Store {
         if account.watches.iter().any(|w| w.path == absolute && w.token == token) {
             return Err(StoreError::Eexist);
         }
-        if who.dom() != DomId(0) && account.watches.len() >= WATCHES_MAX {
+        if who.dom() != DomId(0) && account.watches.len() >= self.quotas.watches {
             return Err(StoreError::E2big);
         }
         account.watches.push(Watch { path: absolute, relative, token: token.to_owned() });
@@ -317,6 +338,10 @@ impl Store {
     #[must_use]
     pub fn nodes_of(&self, dom: DomId) -> usize {
         self.tree.owned_by(dom)
+    }
+
+    pub(super) const fn set_quotas(&mut self, quotas: Quotas) {
+        self.quotas = quotas;
     }
 
     pub(super) fn collide(&mut self, n: u32) {
@@ -372,17 +397,16 @@ impl Store {
         f: impl FnOnce(&mut Tree) -> Result<(Vec<String>, Vec<Fire>)>,
     ) -> Result<()> {
         let Some(id) = tx else {
-            let (_, fires) = f(&mut self.tree)?;
+            let (_, fires) = f(Rc::make_mut(&mut self.tree))?;
             self.fire(&fires);
             return Ok(());
         };
         let account = self.accounts.entry(who).or_default();
         let tx = account.transactions.get_mut(&id).ok_or(StoreError::Enoent)?;
-        let before = tx.tree.clone();
-        let (changed, fires) = f(&mut tx.tree)?;
+        let (changed, fires) = f(Rc::make_mut(&mut tx.tree))?;
         for path in changed {
             if !tx.changed.contains(&path) {
-                let generation = before.generation(&path);
+                let generation = tx.base.generation(&path);
                 tx.seen.entry(path.clone()).or_insert(generation);
             }
             tx.changed.insert(path);

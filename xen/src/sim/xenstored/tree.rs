@@ -5,12 +5,12 @@ use crate::store::StoreError;
 use crate::store::wire::{Perm, PermLetter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
+use std::ops::Bound;
+use std::rc::Rc;
 use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
-/// Nodes a domain may own (quota-entries).
-pub const NODES_MAX: usize = 1000;
 /// Bytes of a node (quota-maxsize).
 pub const VALUE_MAX: usize = 2048;
 
@@ -47,7 +47,8 @@ impl Node {
 /// All nodes by their absolute paths. `/` is always there.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
-    nodes: BTreeMap<String, Node>,
+    /// Shared with the trees of transactions, which are many.
+    nodes: BTreeMap<Rc<str>, Rc<Node>>,
     generation: u64,
 }
 
@@ -55,7 +56,7 @@ impl Default for Tree {
     fn default() -> Self {
         let perms = vec![Perm { letter: PermLetter::None, dom: DomId(0) }];
         let root = Node { value: Vec::new(), children: BTreeSet::new(), perms, generation: 0 };
-        Self { nodes: BTreeMap::from([("/".to_string(), root)]), generation: 1 }
+        Self { nodes: BTreeMap::from([("/".into(), Rc::new(root))]), generation: 1 }
     }
 }
 
@@ -72,7 +73,11 @@ fn name(path: &str) -> &str {
 
 impl Tree {
     pub(super) fn get(&self, path: &str) -> Option<&Node> {
-        self.nodes.get(path)
+        self.nodes.get(path).map(Rc::as_ref)
+    }
+
+    fn get_mut(&mut self, path: &str) -> Option<&mut Node> {
+        self.nodes.get_mut(path).map(Rc::make_mut)
     }
 
     /// Generation of a node; `None` if there is none.
@@ -106,19 +111,21 @@ impl Tree {
     }
 
     /// Sets a value (`None`: only makes the node), making the node and its parents. Returns the paths
-    /// of all nodes that changed, parents of new nodes included.
+    /// of all nodes that changed, parents of new nodes included. `quota` is how many nodes a domain may
+    /// own.
     pub(super) fn write(
         &mut self,
         path: &str,
         dom: DomId,
         value: Option<&[u8]>,
+        quota: usize,
     ) -> Result<Vec<String>, StoreError> {
         match self.access(path, dom, true) {
             Ok(_) => {
                 let Some(value) = value else { return Ok(Vec::new()) };
                 check_size(value, dom)?;
                 let generation = self.next_generation();
-                if let Some(node) = self.nodes.get_mut(path) {
+                if let Some(node) = self.get_mut(path) {
                     node.value = value.to_vec();
                     node.generation = generation;
                 }
@@ -130,7 +137,7 @@ impl Tree {
                 let new = core::iter::successors(Some(path), |p| Some(parent(p)))
                     .take_while(|p| self.get(p).is_none())
                     .count();
-                if dom != DomId(0) && self.owned_by(dom) + new > NODES_MAX {
+                if dom != DomId(0) && self.owned_by(dom) + new > quota {
                     return Err(StoreError::Enospc);
                 }
                 let mut changed = Vec::new();
@@ -147,7 +154,7 @@ impl Tree {
             self.create(&above, dom, &[], changed);
         }
         let generation = self.next_generation();
-        let above_node = self.nodes.get_mut(&above).expect("a parent was made");
+        let above_node = self.get_mut(&above).expect("a parent was made");
         above_node.children.insert(name(path).to_string());
         above_node.generation = generation;
         // Permissions are inherited; but who is not privileged owns what it makes.
@@ -158,7 +165,7 @@ impl Tree {
             first.dom = dom;
         }
         let node = Node { value: value.to_vec(), children: BTreeSet::new(), perms, generation };
-        self.nodes.insert(path.to_string(), node);
+        self.nodes.insert(path.into(), Rc::new(node));
         changed.push(above);
         changed.push(path.to_string());
     }
@@ -175,7 +182,7 @@ impl Tree {
             return Err(StoreError::Eperm);
         }
         let generation = self.next_generation();
-        if let Some(node) = self.nodes.get_mut(path) {
+        if let Some(node) = self.get_mut(path) {
             node.perms = perms;
             node.generation = generation;
         }
@@ -197,20 +204,18 @@ impl Tree {
             Err(error) => return Err(error),
         }
         let generation = self.next_generation();
-        if let Some(above) = self.nodes.get_mut(parent(path)) {
+        if let Some(above) = self.get_mut(parent(path)) {
             above.children.remove(name(path));
             above.generation = generation;
         }
         let below = format!("{path}/");
-        let paths: Vec<String> = core::iter::once(path.to_string())
-            .chain(
-                self.nodes
-                    .range(below.clone()..)
-                    .map(|(p, _)| p.clone())
-                    .take_while(|p| p.starts_with(&below)),
-            )
+        let from = (Bound::Included(below.as_str()), Bound::Unbounded);
+        let under = self.nodes.range::<str, _>(from).map(|(p, _)| Rc::clone(p));
+        let paths: Vec<Rc<str>> = core::iter::once(path.into())
+            .chain(under.take_while(|p| p.starts_with(&below)))
             .collect();
-        Ok(paths.into_iter().filter_map(|p| self.nodes.remove_entry(&p)).collect())
+        let gone = paths.into_iter().filter_map(|p| self.nodes.remove_entry(&p));
+        Ok(gone.map(|(p, node)| (p.to_string(), Rc::unwrap_or_clone(node))).collect())
     }
 
     /// Makes the node at `path` what it is in `other`, for a commit.
@@ -218,7 +223,7 @@ impl Tree {
         let generation = self.next_generation();
         match other.get(path) {
             Some(node) => {
-                self.nodes.insert(path.to_string(), Node { generation, ..node.clone() });
+                self.nodes.insert(path.into(), Rc::new(Node { generation, ..node.clone() }));
             }
             None => {
                 self.nodes.remove(path);

@@ -1,0 +1,114 @@
+//! Many interfaces at a time, and one that comes and goes many times, with what Xen itself counts.
+
+use super::Where::Tidegate;
+use super::devices::move_to;
+use super::lifecycle::{SPARE, SPARE_IP, create_spare};
+use super::traffic::fetch;
+use super::{Scenario, same, scenario};
+use crate::config::{Config, Vif};
+use crate::domain::{DEADLINE, Domain};
+use crate::error::{Context as _, Error, Result, ensure};
+use crate::plan::{Client, WORK};
+use crate::world::{FIREWALL, World};
+use std::net::Ipv4Addr;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario("crowd", "16 MiB serve 32 vifs; one over the quota is named", Tidegate, crowd),
+    scenario("in-and-out", "after 10 detaches no event channel is left over", Tidegate, in_and_out),
+];
+
+/// Interfaces of one client.
+const VIFS: u8 = 32;
+
+/// Interfaces that C xenstored's quota of 1,000 nodes has no room for.
+const TOO_MANY: u8 = 70;
+
+/// The client that has them all.
+const CROWD: Client =
+    Client { name: "crowd", ip: Ipv4Addr::new(10, 137, 1, 0), mac: "00:16:3e:5e:6c:20" };
+
+fn interface(n: u8) -> Vif {
+    Vif {
+        backend: Some(SPARE.into()),
+        mac: format!("00:16:3e:5e:6d:{n:02x}"),
+        ip: Ipv4Addr::new(10, 137, 1, n),
+        untrusted: false,
+    }
+}
+
+fn crowd(world: &mut World) -> Result<()> {
+    let spare = create_spare(world, 16)?;
+    let served = serve_crowd(world, &spare);
+    let words = world.xen.console_tail(SPARE, 20);
+    for name in [CROWD.name, SPARE] {
+        if let Ok(domain) = world.xen.find(name) {
+            world.xen.destroy(name)?;
+            world.xen.wait_gone(&domain, DEADLINE)?;
+        }
+    }
+    served.map_err(|e| Error::new(format!("{e}\n{words}")))
+}
+
+fn serve_crowd(world: &World, spare: &Domain) -> Result<()> {
+    let mark = world.xen.console_mark(CROWD.name);
+    let vifs = (0..VIFS).map(interface).collect();
+    let client = world.xen.create(&Config { vifs, ..world.client_config(CROWD) })?;
+    world.wait_linux(&client, mark)?;
+    for n in 0..VIFS {
+        connected(world, spare, &client, n)?;
+    }
+    for n in 0..VIFS {
+        speaks(&client, n).context(format!("interface {n} of {VIFS}"))?;
+    }
+    let mark = world.xen.console_mark(SPARE);
+    let too_many = (VIFS..TOO_MANY).find(|n| world.xen.network_attach(CROWD.name, &interface(*n)).is_err());
+    let refused = too_many.ok_or_else(|| Error::new("the quota was not reached"))?;
+    let told = format!("backend/vif/{}/{refused}: cannot be offered, a quota", client.id);
+    world.xen.wait_console(SPARE, mark, &told, DEADLINE)?;
+    for n in [0, VIFS - 1, refused - 1] {
+        speaks(&client, n).context(format!("interface {n}, with {refused} connected"))?;
+    }
+    Ok(())
+}
+
+fn connected(world: &World, spare: &Domain, client: &Domain, n: u8) -> Result<()> {
+    let path = format!("/local/domain/{}/backend/vif/{}/{n}/state", spare.id, client.id);
+    world.xen.wait_for(&path, "4", DEADLINE)
+}
+
+/// Pings the gateway through one interface.
+fn speaks(client: &Domain, n: u8) -> Result<()> {
+    let (eth, ip, gateway) = (format!("eth{n}"), interface(n).ip, SPARE_IP);
+    client.sh(&format!(
+        "until [ -e /sys/class/net/{eth} ]; do usleep 10000; done; \
+         /bin/ip link set {eth} up; /bin/ip addr replace {ip}/32 dev {eth}; \
+         /bin/ip neigh replace {gateway} lladdr fe:ff:ff:ff:ff:ff dev {eth} nud permanent; \
+         /bin/ip route replace {gateway} dev {eth} src {ip}"
+    ))?;
+    same("replies", &client.ping(gateway, 2)?.received, &2)
+}
+
+fn in_and_out(world: &mut World) -> Result<()> {
+    let vif = world.client_vif(WORK);
+    move_to(world, WORK, &vif)?;
+    let before = event_channels(world)?;
+    for _ in 0..10 {
+        move_to(world, WORK, &vif)?;
+    }
+    fetch(&world.client(WORK)?, 200_000)?;
+    same("event channels of the firewall", &event_channels(world)?, &before)
+}
+
+/// How many event channels Xen knows of the firewall: what its debug key `e` says.
+fn event_channels(world: &World) -> Result<usize> {
+    let fw = world.fw()?;
+    world.xen.xl(&["dmesg", "-c"])?;
+    world.xen.xl(&["debug-keys", "e"])?;
+    let said = world.xen.xl(&["dmesg"])?;
+    let head = format!("Event channel information for domain {}:", fw.id);
+    let mut lines = said.lines().skip_while(|line| !line.contains(&head)).skip(1);
+    let of_fw = lines.by_ref().take_while(|line| !line.contains("information for domain"));
+    let ports = of_fw.filter(|line| line.contains("s=")).count();
+    ensure(ports > 2, || format!("{FIREWALL} has {ports} event channels:\n{said}"))?;
+    Ok(ports)
+}

@@ -1,0 +1,130 @@
+//! What befalls an uplink on a real machine: another index, another backend domain, which is paused and
+//! dies. The clients' interfaces are not touched by any of it.
+
+use super::Where::Tidegate;
+use super::traffic::fetch;
+use super::{Scenario, same, scenario};
+use crate::config::Vif;
+use crate::domain::{DEADLINE, Domain};
+use crate::error::{Context as _, Result, ensure};
+use crate::plan::{PERSONAL, SERVER, WORK};
+use crate::probe::Connect;
+use crate::world::{FIREWALL, World};
+use agent::Condition;
+use std::net::Ipv4Addr;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario("uplink-index", "an uplink under another index takes over", Tidegate, other_index),
+    scenario(
+        "uplink-domain",
+        "another domain becomes the uplink, is paused and dies",
+        Tidegate,
+        other_domain,
+    ),
+];
+
+/// A driver domain that stands in for sys-net.
+const NET: &str = "net";
+const NET_IP: Ipv4Addr = Ipv4Addr::new(10, 137, 255, 4);
+const NET_MAC: &str = "00:16:3e:5e:6c:04";
+
+/// What the console of the firewall says from now on.
+struct Console {
+    mark: u64,
+    clients: usize,
+}
+
+impl Console {
+    fn from_now(world: &World) -> Self {
+        Self { mark: world.xen.console_mark(FIREWALL), clients: clients_told(world) }
+    }
+
+    fn wait(&self, world: &World, text: &str) -> Result<()> {
+        world.xen.wait_console(FIREWALL, self.mark, text, DEADLINE)
+    }
+
+    /// Fails if a client's interface went down or came up since.
+    fn quiet_about_clients(&self, world: &World) -> Result<()> {
+        same("lines about clients", &clients_told(world), &self.clients)
+    }
+}
+
+fn clients_told(world: &World) -> usize {
+    world.xen.console(FIREWALL).lines().filter(|line| line.starts_with("client ")).count()
+}
+
+fn uplink_vif(world: &World) -> Result<Vif> {
+    let vif = world.firewall_config().vifs.into_iter().next();
+    vif.ok_or_else(|| crate::error::Error::new("the firewall has no uplink"))
+}
+
+fn other_index(world: &mut World) -> Result<()> {
+    let vif = uplink_vif(world)?;
+    for old in [0, 1] {
+        let console = Console::from_now(world);
+        world.xen.network_attach(FIREWALL, &vif)?;
+        console.wait(world, &format!("is not used: the uplink is device/vif/{old}"))?;
+        world.xen.network_detach(FIREWALL, old)?;
+        console.wait(world, "uplink up: domain 0")?;
+        // Its hotplug script has run before the next one's: the route is the new one's again.
+        world.xen.dom0.sh(&format!("/bin/ip route replace {}/32 dev {}", vif.ip, newest(world)?))?;
+        fetch(&world.client(WORK)?, 200_000)?;
+        console.quiet_about_clients(world)?;
+    }
+    Ok(())
+}
+
+/// dom0's end of the uplink that is left.
+fn newest(world: &World) -> Result<String> {
+    let fw = world.fw()?;
+    let handles = world.xen.list(&format!("/local/domain/0/backend/vif/{}", fw.id))?;
+    let handle = handles.last().cloned().unwrap_or_default();
+    Ok(format!("vif{}.{handle}", fw.id))
+}
+
+fn other_domain(world: &mut World) -> Result<()> {
+    let console = Console::from_now(world);
+    let net = start_net(world)?;
+    let through_net = Vif { backend: Some(NET.into()), ..uplink_vif(world)? };
+    world.xen.network_detach(FIREWALL, 0)?;
+    world.xen.network_attach(FIREWALL, &through_net)?;
+    console.wait(world, &format!("uplink up: domain {}", net.id))?;
+    let work = world.client(WORK)?;
+    fetch(&work, 200_000).context("through another domain")?;
+
+    world.xen.pause(NET)?;
+    let waited = work.ping(world.gateway(), 3);
+    let lost = work.connect_unanswered(SERVER, 80);
+    world.xen.unpause(NET)?;
+    same("replies of the gateway meanwhile", &waited?.received, &3)?;
+    same("what the client saw meanwhile", &lost?, &Connect::Silent)?;
+    fetch(&work, 200_000).context("after the pause")?;
+
+    let died = Console::from_now(world);
+    world.xen.destroy(NET)?;
+    died.wait(world, "uplink down")?;
+    let seen = work.connect(SERVER, 80)?;
+    ensure(matches!(seen, Connect::Unreachable(_)), || format!("the client saw {seen:?}"))?;
+    same("replies of the gateway", &work.ping(world.gateway(), 3)?.received, &3)?;
+
+    // What its end of the device has left is cleaned up as Qubes does it, by detaching.
+    let detached = world.xen.network_detach(FIREWALL, 0);
+    world.xen.network_attach(FIREWALL, &uplink_vif(world)?)?;
+    died.wait(world, "uplink up: domain 0")?;
+    detached.context("detaching from a domain that is gone")?;
+    fetch(&work, 200_000).context("through dom0 again")?;
+    fetch(&world.client(PERSONAL)?, 200_000).context("the other client")?;
+    console.quiet_about_clients(world)
+}
+
+/// A Linux driver domain with an uplink of its own.
+fn start_net(world: &World) -> Result<Domain> {
+    let vif = Vif { backend: None, mac: NET_MAC.into(), ip: NET_IP, untrusted: false };
+    let config = world.driver_domain(NET, NET_IP, vif);
+    let mark = world.xen.console_mark(NET);
+    let net = world.xen.create(&config)?;
+    world.wait_uplink(&net)?;
+    world.wait_linux(&net, mark)?;
+    net.wait(Condition::Exists { path: "/run/network-up".into() }, DEADLINE)?;
+    Ok(net)
+}

@@ -1,0 +1,89 @@
+//! How the memory there is at the start is shared out.
+//!
+//! In: bytes that are free, the policy already loaded. Out: what connections may take, and how many
+//! clients there can be at a time. Never: more given away than there is, so that neither a pool of pages
+//! nor a client that comes late finds the heap empty.
+
+use crate::firewall::Budget;
+use core::fmt;
+use xen::hypervisor::PAGE_SIZE;
+
+/// Connections get one part in so many: their tables are made once, at the start.
+const FLOWS_SHARE: usize = 2;
+
+/// The rings and buffers of an uplink, twice: a backend that never lets go of its pages may have taken
+/// the first set with it. More are not made (netfront).
+const UPLINK: usize = 2 * 514 * PAGE_SIZE;
+
+/// The packet path, the log, requests to XenStore and what it answers, and what is lost between blocks.
+const OTHERS: usize = 1 << 20;
+
+/// One client's vif with its rings' shadows, its names and its place in the tables, twice over for what
+/// is lost between blocks.
+const CLIENT: usize = 12 << 10;
+
+/// Fewer clients are not worth a start.
+const CLIENTS_MIN: usize = 4;
+
+/// Who gets how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// Tables of connections.
+    pub(super) flows: Budget,
+    /// Vifs of clients there can be at a time.
+    pub(super) clients: u16,
+}
+
+/// There is not even memory for a few clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLittle {
+    free: usize,
+}
+
+impl fmt::Display for TooLittle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let least = (UPLINK + OTHERS + CLIENTS_MIN * CLIENT) * FLOWS_SHARE;
+        write!(f, "{} KiB of memory are free, {} are needed", self.free >> 10, least >> 10)
+    }
+}
+
+impl Shares {
+    /// Shares `free` bytes between connections and at most `clients_max` clients.
+    ///
+    /// # Errors
+    /// [`TooLittle`].
+    pub(super) fn of(free: usize, clients_max: u16) -> Result<Self, TooLittle> {
+        let flows = free / FLOWS_SHARE;
+        let rest = (free - flows).saturating_sub(UPLINK + OTHERS);
+        let clients = rest / CLIENT;
+        if clients < CLIENTS_MIN {
+            return Err(TooLittle { free });
+        }
+        let clients = u16::try_from(clients).unwrap_or(u16::MAX).min(clients_max);
+        Ok(Self { flows: Budget { bytes: flows }, clients })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_no_more_than_there_is() {
+        for mib in 11..600 {
+            let free = (mib << 20) - 12345;
+            let shares = Shares::of(free, u16::MAX).unwrap();
+            let clients = usize::from(shares.clients) * CLIENT;
+            let all = shares.flows.bytes + UPLINK + OTHERS + clients;
+            assert!(all <= free && (free - all < 2 * CLIENT || clients > 60_000 * CLIENT));
+        }
+    }
+
+    #[test]
+    fn the_most_is_kept_and_too_little_is_told_with_what_is_needed() {
+        assert_eq!(Shares::of(64 << 20, 255).unwrap().clients, 255);
+        let error = Shares::of(8 << 20, 255).unwrap_err();
+        let told = "8192 KiB of memory are free, 10368 are needed";
+        assert_eq!(alloc::format!("{error}"), told);
+    }
+}
