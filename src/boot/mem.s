@@ -1,14 +1,22 @@
 # The memory functions the compiler calls. In assembly, as a Rust memcpy could be
-# compiled into a call of itself. Loops of four 8-byte moves, which are fast both
-# natively and under emulation, where `rep` is not.
+# compiled into a call of itself. Loops of four 8-byte moves; from tidegate_rep_from
+# bytes on `rep`, which moves whole cache lines where the processor says so (ERMS)
+# and is slow elsewhere, above all under emulation. No vector registers: Xen need
+# not save what is never used.
+
+.pushsection .data.mem, "aw", @progbits
+.balign 8
+.global tidegate_rep_from
+tidegate_rep_from:
+    .quad -1
+.popsection
 
 .pushsection .text.mem, "ax", @progbits
 
 # memcpy and memmove are one: every path loads all it needs before it stores.
-.global memcpy
-.global memmove
-memcpy:
-memmove:
+.global tidegate_memmove
+.balign 16
+tidegate_memmove:
     mov rax, rdi
     cmp rdx, 32
     jae 5f
@@ -57,6 +65,8 @@ memmove:
     sub rcx, rsi
     cmp rcx, rdx
     jb 7f                           # the target starts inside the source
+    cmp rdx, [rip + tidegate_rep_from]
+    jae 8f
 6:
     mov rcx, [rsi]
     mov r8, [rsi + 8]
@@ -85,11 +95,17 @@ memmove:
     cmp rdx, 32
     jae 7b
     jmp 1b
+8:
+    mov rcx, rdx
+    rep movsb
 9:
     ret
 
-.global memset
-memset:
+.global tidegate_memset
+.balign 16
+tidegate_memset:
+    cmp rdx, [rip + tidegate_rep_from]
+    jae 7f
     mov rax, rdi
     movzx esi, sil
     mov rcx, 0x0101010101010101
@@ -124,11 +140,17 @@ memset:
     jnz 5b
 6:
     ret
+7:
+    mov r8, rdi
+    mov eax, esi
+    mov rcx, rdx
+    rep stosb
+    mov rax, r8
+    ret
 
-.global memcmp
-.global bcmp
-memcmp:
-bcmp:
+.global tidegate_memcmp
+.balign 16
+tidegate_memcmp:
     xor eax, eax
     cmp rdx, 8
     jb 3f

@@ -5,6 +5,7 @@
 
 mod entropy;
 mod image;
+mod memory;
 mod pv;
 mod pvh;
 mod ram;
@@ -23,7 +24,6 @@ pub(crate) use ram::left;
 pub(crate) use voice::{die, say};
 
 global_asm!(include_str!("entry.s"));
-global_asm!(include_str!("mem.s"));
 
 /// Named by the prebuilt core library, and never called: a panic aborts.
 #[unsafe(no_mangle)]
@@ -97,6 +97,7 @@ fn run(start: Start) -> ! {
         Mode::Pv { .. } => "PV",
         Mode::Pvh => "PVH",
     };
+    memory::use_rep_where_fast();
     traps::use_info(core::ptr::with_exposed_provenance_mut(start.window.start));
     let machine = Machine { mode: start.mode, window: start.window, take: ram::take_pages };
     // SAFETY: once; boot has made the tables of the window, and `ram` gives each page once.

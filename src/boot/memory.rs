@@ -1,0 +1,34 @@
+//! The memory functions under the names by which the compiler calls them.
+//!
+//! In: what CPUID says. Out: memcpy, memmove, memset, memcmp and bcmp. The functions themselves are in
+//! `mem.s`, under names of their own, so that tests and measurements can have them beside libc's.
+
+use core::arch::global_asm;
+use core::arch::x86_64::__cpuid_count;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+global_asm!(include_str!("mem.s"));
+global_asm!(
+    ".global memcpy, memmove, memset, memcmp, bcmp",
+    ".set memcpy, tidegate_memmove",
+    ".set memmove, tidegate_memmove",
+    ".set memset, tidegate_memset",
+    ".set memcmp, tidegate_memcmp",
+    ".set bcmp, tidegate_memcmp",
+);
+
+/// Bytes from which `rep movsb` is faster than the loops where it is fast at all
+/// (`cargo bench --bench memory`).
+const REP_FROM: u64 = 512;
+
+unsafe extern "C" {
+    static tidegate_rep_from: AtomicU64;
+}
+
+/// Lets long copies use `rep` on processors with Enhanced REP MOVSB (CPUID leaf 7, EBX bit 9).
+pub(super) fn use_rep_where_fast() {
+    if __cpuid_count(7, 0).ebx >> 9 & 1 == 1 {
+        // SAFETY: a word in the data section that is only ever used as one.
+        unsafe { &tidegate_rep_from }.store(REP_FROM, Ordering::Relaxed);
+    }
+}
