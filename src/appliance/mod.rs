@@ -91,21 +91,21 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
     /// One round: events, frames, time, news, log.
     pub fn work(&mut self) -> Work {
         let pending = self.h.take_pending();
+        // One look at the clock a round: where Xen emulates it, it costs as much as a frame.
+        let now = self.h.now();
         self.wake(&pending);
-        let events = self.serve_store();
-        let turn = self.forward();
-        let until = self.tick();
-        self.tell_news();
+        let events = self.serve_store(now);
+        let turn = self.forward(now);
+        let until = self.tick(now);
+        let news = self.tell_news(now);
         let lines = self.write_log();
         self.store.pump(&mut self.h);
-        if let Some(why) = self.control.due(self.h.now()) {
+        if let Some(why) = self.control.due(now) {
             return Work::End(why);
         }
-        if turn.frames != 0 || turn.more || events || lines || !pending.is_empty() {
-            Work::Busy
-        } else {
-            Work::Idle(until)
-        }
+        // A ring that was found empty signals the next frame, and poll does not sleep over a signal
+        // that has come since: no second look is needed.
+        if turn.more || events || news || lines { Work::Busy } else { Work::Idle(until) }
     }
 
     /// Sleeps until something is pending or `until` has come.
@@ -113,16 +113,12 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         self.listed.clear();
         self.listed.push(self.store.port());
         let all = self.ports.events(POLL_MAX, &mut self.listed);
-        let now = self.h.now();
         let until = if all {
             until
         } else {
-            let soon = now + BLIND_SLEEP;
+            let soon = self.h.now() + BLIND_SLEEP;
             Some(until.map_or(soon, |until| until.min(soon)))
         };
-        if until.is_some_and(|until| until <= now) {
-            return;
-        }
         if let Err(error) = self.h.poll(&self.listed, until) {
             // Without poll the loop would spin; it still works, and says so once a round.
             self.say(format_args!("poll failed: {error:?}"));
@@ -147,12 +143,11 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
     }
 
     /// Returns whether events may be left.
-    fn serve_store(&mut self) -> bool {
+    fn serve_store(&mut self, now: Instant) -> bool {
         for _ in 0..EVENTS_A_TURN {
             let Some(event) = self.store.next_event() else { return false };
             match &event {
                 Event::Reply { tag, .. } | Event::Watch { tag, .. } if *tag == CONTROL_TAG => {
-                    let now = self.h.now();
                     match self.control.on_store(now, &mut self.store, &event) {
                         Some(Found::Ignored(what)) => {
                             self.say(format_args!("control/shutdown: ignoring {what:?}"));
@@ -172,16 +167,15 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         true
     }
 
-    fn forward(&mut self) -> Turn {
+    fn forward(&mut self, now: Instant) -> Turn {
         self.ports.hot(&mut self.hot);
-        self.path.turn(&mut self.h, &mut self.ports, &mut self.firewall, &self.hot)
+        self.path.turn(&mut self.h, &mut self.ports, &mut self.firewall, now, &self.hot)
     }
 
     /// Does what is due; returns when next there will be.
-    fn tick(&mut self) -> Option<Instant> {
-        let now = self.h.now();
+    fn tick(&mut self, now: Instant) -> Option<Instant> {
         let devices = self.ports.tick(&mut self.h, &mut self.store, now);
-        let firewall = self.path.tick(&mut self.h, &mut self.ports, &mut self.firewall);
+        let firewall = self.path.tick(&mut self.h, &mut self.ports, &mut self.firewall, now);
         if self.uplink_due.is_some_and(|due| due <= now) {
             self.uplink_due = None;
             self.say(format_args!("no uplink: no vif under device/vif is connected; waiting"));
@@ -189,10 +183,12 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         [devices, firewall, self.uplink_due].into_iter().flatten().min()
     }
 
-    /// Tells the firewall who came and went, and the console as well.
-    fn tell_news(&mut self) {
-        let now = self.h.now();
+    /// Tells the firewall who came and went, and the console as well. Returns whether anybody did:
+    /// there may be frames by then.
+    fn tell_news(&mut self, now: Instant) -> bool {
+        let mut any = false;
         while let Some(notice) = self.ports.next_uplink_notice() {
+            any = true;
             match notice {
                 netfront::Notice::Up { port, mac, mtu, backend } => {
                     self.uplink_due = None;
@@ -208,6 +204,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
             }
         }
         while let Some(notice) = self.ports.next_client_notice() {
+            any = true;
             match notice {
                 netback::Notice::Up { port, dom, handle, mac, addrs, mtu } => {
                     let shown = Addrs(&addrs);
@@ -224,6 +221,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
                 netback::Notice::Problem { text } => self.say(format_args!("client: {text}")),
             }
         }
+        any
     }
 
     /// Returns whether lines may be left.

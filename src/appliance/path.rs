@@ -120,8 +120,10 @@ struct Allowance {
 enum Served {
     /// It has used its share.
     Spent,
-    /// Its ring is empty, or must wait for room on the uplink.
+    /// Its ring is empty.
     Silent,
+    /// Its frames must wait for room on the uplink.
+    Waits,
     /// The turn is full.
     Full,
 }
@@ -147,13 +149,13 @@ impl<H: Hypervisor> Path<H> {
         h: &mut H,
         fabric: &mut impl Fabric<H>,
         firewall: &mut Firewall,
+        now: Instant,
         ports: &[Port],
     ) -> Turn {
         let mut flights = core::mem::take(&mut self.flights);
         let turn = self.pull(h, fabric, ports, &mut flights);
         if !flights.is_empty() {
             self.heads(h, fabric, &mut flights);
-            let now = h.now();
             let (decisions, replies) = self.decide(h, fabric, firewall, now, &flights);
             self.bodies(h, fabric, &flights, &decisions, &replies);
             for flight in flights.drain(..) {
@@ -173,8 +175,8 @@ impl<H: Hypervisor> Path<H> {
         h: &mut H,
         fabric: &mut impl Fabric<H>,
         firewall: &mut Firewall,
+        now: Instant,
     ) -> Option<Instant> {
-        let now = h.now();
         let areas = memory::areas(self.private.as_mut());
         let mut outbox = Outbox::new(areas.new_heads, areas.replies);
         let next = firewall.tick(now, &mut outbox);
@@ -207,17 +209,25 @@ impl<H: Hypervisor> Path<H> {
             work: Cost::default(),
             frames: 0,
         };
+        let mut waits = false;
         loop {
             let mut n = 0;
             while let Some(port) = self.awake.get(n).copied() {
                 match self.serve(h, fabric, port, uplink == Some(port), flights, &mut allowance) {
                     Served::Spent => n += 1,
                     Served::Silent => drop(self.awake.remove(n)),
+                    Served::Waits => {
+                        waits = true;
+                        drop(self.awake.remove(n));
+                    }
                     Served::Full => return Turn { frames: allowance.frames, more: true },
                 }
             }
             if self.awake.is_empty() {
-                return Turn { frames: allowance.frames, more: false };
+                // The room was reckoned for the worst case: after this turn there may be some. If no
+                // frame was taken, the answer that makes room comes with a signal.
+                let more = waits && allowance.frames != 0;
+                return Turn { frames: allowance.frames, more };
             }
             self.shares.begin_round(&self.awake, uplink);
         }
@@ -238,7 +248,7 @@ impl<H: Hypervisor> Path<H> {
                 return Served::Full;
             }
             if !is_uplink && allowance.room < allowance.least {
-                return Served::Silent;
+                return Served::Waits;
             }
             let pulled = fabric.device(port).map_or(Pulled::Empty, |device| device.pull(h));
             let cost = match pulled {
