@@ -108,6 +108,11 @@ fn two_hundred_attachments_leave_everything_as_it_was() {
     let stays = machine.client(9);
     let comes = machine.client(10);
     let cycle = |n: u16| {
+        // A domain that comes for the first time and is destroyed, and one that stays beside its vif.
+        let guest = machine.client(1000 + n);
+        exchange(&machine, &guest, 4000);
+        let gone = std::slice::from_ref(&guest.spec);
+        machine.finish(machine.tools.destroy(guest.spec.front, gone));
         exchange(&machine, &comes, 4000 + n);
         machine.finish(machine.tools.detach(&comes.spec));
         machine.settle();
