@@ -33,6 +33,12 @@ impl Layout {
     pub fn cache(&self) -> PathBuf {
         self.target.join("rig")
     }
+
+    /// Where kernels of ours stand that are guests beside the firewall: dom0 finds each under its
+    /// name in `/guest`.
+    pub fn guests(&self) -> PathBuf {
+        self.cache().join("guests")
+    }
 }
 
 /// Runs a program quietly and returns what it printed; its errors are shown only when it fails.

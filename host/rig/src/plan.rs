@@ -44,5 +44,8 @@ pub const PERSONAL: Client =
 /// The client that does not trust its backend (`trusted=0`, as all Qubes clients).
 pub const UNTRUSTED: Client =
     Client { name: "untrusted", ip: Ipv4Addr::new(10, 137, 0, 12), mac: "00:16:3e:5e:6c:12" };
+/// The client that attacks the firewall; no Linux runs in it.
+pub const HOSTILE: Client =
+    Client { name: "hostile", ip: Ipv4Addr::new(10, 137, 0, 13), mac: "00:16:3e:5e:6c:13" };
 /// MAC of the firewall's uplink.
 pub const UPLINK_MAC: &str = "00:16:3e:5e:6c:02";

@@ -9,6 +9,7 @@ use crate::machine::{Machine, Options};
 use crate::plan::{self, Client};
 use crate::xen::Xen;
 use agent::Condition;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -97,7 +98,7 @@ impl World {
         clients: &[Client],
         options: Options,
     ) -> Result<Self> {
-        let mut files = Vec::new();
+        let mut files = guests(layout)?;
         if let Firewall::Tidegate { image, .. } = &firewall {
             files.push(("guest/tidegate".to_owned(), image.clone()));
         }
@@ -374,6 +375,19 @@ impl World {
         words += "  Xen and dom0:\n";
         words + &self.xen.dom0.machine().console_tail(8)
     }
+}
+
+/// Kernels of ours for guests, with their place in dom0.
+fn guests(layout: &Layout) -> Result<Vec<(String, PathBuf)>> {
+    let directory = layout.guests();
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let place = |file: std::io::Result<fs::DirEntry>| {
+        let file = file?;
+        Ok((format!("guest/{}", file.file_name().to_string_lossy()), file.path()))
+    };
+    fs::read_dir(&directory).map_err(Error::file(&directory))?.map(place).collect()
 }
 
 fn linux_words(role: &str, name: &str, ip: Ipv4Addr, gateway: Ipv4Addr) -> String {

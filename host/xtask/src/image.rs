@@ -32,13 +32,35 @@ pub(crate) fn for_rig(layout: &Layout) -> Result<PathBuf> {
     Ok(stripped)
 }
 
+/// The kernel `name`, a guest beside the firewall, put where the rig finds it.
+pub(crate) fn guest(layout: &Layout, name: &str) -> Result<()> {
+    let directory = layout.guests();
+    fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(&layout.root).args(["build", "--quiet", "--package", "tidegate"]);
+    cargo.args(["--bin", name, "--features", "kernel", "--profile", "kernel"]);
+    // It has no policy; but cargo would build everything anew if the kernel's were not named.
+    let blob = blob(layout);
+    if blob.exists() {
+        cargo.env("TIDEGATE_POLICY_BLOB", blob);
+    }
+    step(&format!("build the guest {name}"), || run(&mut cargo))?;
+    let built = layout.target.join("kernel").join(name);
+    let stripped = directory.join(name);
+    run(Command::new("objcopy").arg("--strip-all").arg(built).arg(stripped)).map(drop)
+}
+
+fn blob(layout: &Layout) -> PathBuf {
+    layout.target.join("policy.blob")
+}
+
 fn build(layout: &Layout, policy: Option<&Path>, elf: &Path, stripped: &Path) -> Result<()> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(&layout.root).args(["build", "--quiet", "--package", "tidegate"]);
     cargo.args(["--bin", "kernel", "--features", "kernel", "--profile", "kernel"]);
     cargo.env_remove("TIDEGATE_POLICY_BLOB");
     if let Some(policy) = policy {
-        let blob = layout.target.join("policy.blob");
+        let blob = blob(layout);
         step(&format!("compile {}", policy.display()), || compile(policy, &blob))?;
         cargo.env("TIDEGATE_POLICY_BLOB", blob);
     }

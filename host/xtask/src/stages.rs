@@ -76,7 +76,7 @@ impl Stage {
                     "clippy --quiet --workspace --all-targets -- -D warnings",
                     "doc --quiet --workspace --no-deps",
                     "clippy --quiet --package tidegate --bin kernel --bin conformance \
-                     --features kernel --profile kernel -- -D warnings",
+                     --bin hostile --features kernel --profile kernel -- -D warnings",
                 ],
             ),
             Self::Unit => unit(layout),

@@ -1,6 +1,7 @@
 //! The scenarios on a real Xen.
 
-use rig::plan::{PERSONAL, WORK};
+use crate::image;
+use rig::plan::{HOSTILE, PERSONAL, WORK};
 use rig::scenario::{self, Extent, Outcome, Scenario};
 use rig::{Error, Firewall, Layout, Mode, Options, Result, World};
 
@@ -44,6 +45,7 @@ pub(crate) fn on(
     options: Options,
     scenarios: &[Scenario],
 ) -> Result<Vec<Outcome>> {
+    image::guest(layout, HOSTILE.name)?;
     let mut world = World::boot(layout, firewall, mode, &[WORK, PERSONAL], options)?;
     let outcomes = scenario::run(&mut world, scenarios);
     world.xen.save_logs()?;

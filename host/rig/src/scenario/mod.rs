@@ -5,6 +5,7 @@
 
 mod crowd;
 mod devices;
+mod hostile;
 mod lifecycle;
 mod policy;
 mod traffic;
@@ -71,6 +72,7 @@ pub fn all() -> Vec<Scenario> {
         traffic::SCENARIOS,
         policy::SCENARIOS,
         devices::SCENARIOS,
+        hostile::SCENARIOS,
         uplinks::SCENARIOS,
         crowd::SCENARIOS,
         lifecycle::SCENARIOS,
