@@ -53,6 +53,21 @@ pub struct NewFlow<'a> {
     pub epoch: u32,
 }
 
+/// A flow to be opened by the first packet of a remote, which a forward or the rules let in.
+#[derive(Clone, Copy, Debug)]
+pub struct NewInflow<'a> {
+    /// The client it goes to.
+    pub client: Port,
+    /// The packet's tuple as it came: from the remote to an external address.
+    pub tuple: Tuple,
+    /// What the packet carries.
+    pub transport: &'a Transport,
+    /// The client's address and port.
+    pub to: (IpAddr, u16),
+    /// Epoch of the rules that accepted it.
+    pub epoch: u32,
+}
+
 /// A packet taken through its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passage {
@@ -87,6 +102,8 @@ pub struct Facts {
     pub asked: Tuple,
     /// The tuple as it is sent into the world: from the external address to the real remote.
     pub sent: Tuple,
+    /// Which way its first packet went.
+    pub opened: Direction,
     /// Epoch of the rules that last accepted it.
     pub epoch: u32,
 }

@@ -80,19 +80,38 @@ impl Share {
     }
 }
 
+/// What becomes of a client's flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// They live.
+    Stays,
+    /// They are over, all of them, and are being taken out of the tables.
+    Clears,
+    /// The same, and so is the client.
+    Leaves,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    holding: Holding,
+    fate: Fate,
+}
+
 /// All clients, by slot.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    slots: Box<[Option<Holding>]>,
+    slots: Box<[Option<Seat>]>,
     /// Two for each slot, see [`list`].
     lists: Lists,
     present: u32,
+    /// How many do not stay.
+    ending: u32,
     /// What is there to be shared.
     whole: Share,
 }
 
 /// Bytes for each slot.
-pub(crate) const BYTES: usize = size_of::<Option<Holding>>() + 2 * Lists::BYTES;
+pub(crate) const BYTES: usize = size_of::<Option<Seat>>() + 2 * Lists::BYTES;
 
 const fn list(slot: u16, class: Class) -> u32 {
     slot as u32 * 2 + matches!(class, Class::Settled) as u32
@@ -104,13 +123,20 @@ impl Clients {
         let lists = Lists::new(u32::from(slots) * 2);
         let [tcp, udp, icmp, icmpv6] = [ports::COUNT; 4];
         let whole = Share { flows, ports: PerProto { tcp, udp, icmp, icmpv6 } };
-        Self { slots: vec![None; slots.into()].into_boxed_slice(), lists, present: 0, whole }
+        let slots = vec![None; slots.into()].into_boxed_slice();
+        Self { slots, lists, present: 0, ending: 0, whole }
     }
 
     /// There is one port less to be shared.
     pub(crate) fn withhold(&mut self, proto: Proto) {
         let ports = self.whole.ports.of_mut(proto);
         *ports = ports.saturating_sub(1);
+    }
+
+    /// There is one more again.
+    pub(crate) fn restore(&mut self, proto: Proto) {
+        let ports = self.whole.ports.of_mut(proto);
+        *ports = ports.saturating_add(1);
     }
 
     /// What each may hold now. Shares shrink by halves, when as many have come again.
@@ -122,35 +148,77 @@ impl Clients {
         Share { flows, ports: PerProto { tcp, udp, icmp, icmpv6 } }
     }
 
-    /// Lets a client in. False if it has no slot, or another is still in it.
+    /// Lets a client in. False if it has no slot, or flows of another that was there before, or of
+    /// its own that are over, are not all gone yet.
     pub(crate) fn admit(&mut self, client: Port) -> bool {
         let Some(slot) = self.slots.get_mut(client.index()) else { return false };
         if slot.is_none() {
-            *slot = Some(Holding { client, flows: 0, ports: PerProto::default() });
+            let holding = Holding { client, flows: 0, ports: PerProto::default() };
+            *slot = Some(Seat { holding, fate: Fate::Stays });
             self.present += 1;
         }
-        slot.is_some_and(|holding| holding.client == client)
+        slot.is_some_and(|seat| seat.holding.client == client && seat.fate == Fate::Stays)
     }
 
-    /// Lets a client out, who has no flows any more.
-    pub(crate) fn dismiss(&mut self, slot: u16) {
-        let slot = self.slots.get_mut(usize::from(slot)).and_then(Option::take);
-        self.present -= u32::from(slot.is_some());
+    /// All flows of a client are over, though none is gone yet.
+    pub(crate) fn end_flows(&mut self, slot: u16, fate: Fate) {
+        let Some(Some(seat)) = self.slots.get_mut(usize::from(slot)) else { return };
+        self.ending += u32::from(seat.fate == Fate::Stays);
+        // Who leaves does not stay after all.
+        if seat.fate != Fate::Leaves {
+            seat.fate = fate;
+        }
+        self.settle(slot);
     }
 
+    /// If the last flow of a client that does not stay is gone, so is the client, or it starts anew.
+    pub(crate) fn settle(&mut self, slot: u16) {
+        let Some(slot) = self.slots.get_mut(usize::from(slot)) else { return };
+        match slot {
+            Some(Seat { holding, fate }) if *fate != Fate::Stays && holding.flows == 0 => {
+                self.ending -= 1;
+                if *fate == Fate::Leaves {
+                    *slot = None;
+                    self.present -= 1;
+                } else {
+                    *fate = Fate::Stays;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A client whose flows are over and not all gone.
+    pub(crate) fn ending(&self) -> Option<u16> {
+        if self.ending == 0 {
+            return None;
+        }
+        let seat = self.slots.iter().flatten().find(|seat| seat.fate != Fate::Stays)?;
+        Some(seat.holding.client.slot.0)
+    }
+
+    /// What a client holds whose flows live.
     pub(crate) fn get(&self, slot: u16) -> Option<&Holding> {
-        self.slots.get(usize::from(slot))?.as_ref()
+        let seat = self.slots.get(usize::from(slot))?.as_ref()?;
+        (seat.fate == Fate::Stays).then_some(&seat.holding)
     }
 
+    /// What a client holds, its flows alive or over.
     pub(crate) fn get_mut(&mut self, slot: u16) -> Option<&mut Holding> {
-        self.slots.get_mut(usize::from(slot))?.as_mut()
+        self.slots.get_mut(usize::from(slot))?.as_mut().map(|seat| &mut seat.holding)
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> u16 {
+        u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
     }
 
     /// The client that is furthest over its share.
     pub(crate) fn greediest(&self, proto: Option<Proto>) -> Option<u16> {
         let share = self.share();
         let held = |holding: &Holding| proto.map_or(holding.flows, |p| *holding.ports.of(p));
-        let over = self.slots.iter().flatten().filter(|h| share.is_exceeded_by(h, proto));
+        let staying = self.slots.iter().flatten().filter(|seat| seat.fate == Fate::Stays);
+        let over = staying.map(|seat| &seat.holding).filter(|h| share.is_exceeded_by(h, proto));
         over.max_by_key(|holding| held(holding)).map(|holding| holding.client.slot.0)
     }
 

@@ -5,6 +5,8 @@
 
 use crate::hash::Endpoint;
 use crate::lists::{Linked, Links};
+use crate::mappings::MappingId;
+use crate::queries::Queries;
 use crate::slab::{Place, Slab, Stamped};
 use crate::state::{Kind, Side, State};
 use crate::tcp::Track;
@@ -24,6 +26,19 @@ pub(crate) enum Origin {
     /// A client opened it, but its remote is another than the one asked for. Its mapping is its
     /// own, and remembers what was asked.
     Redirected,
+    /// The remote opened it, by a translation that is written down.
+    World,
+}
+
+/// What a flow remembers of its packets, by kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Memory {
+    /// Where a TCP connection stands.
+    Tcp(Track),
+    /// What was asked of a redirected resolver and is not answered yet.
+    Dns(Queries),
+    /// Nothing: other UDP, ICMP.
+    None,
 }
 
 /// A flow. Fields are public to the crate: what holds between them is kept by `Nat`.
@@ -36,12 +51,13 @@ pub(crate) struct Flow {
     pub(crate) external_port: u16,
     /// Slot of the client that owns it.
     pub(crate) owner: u16,
-    pub(crate) mapping: u32,
+    /// Whose external port it uses; `None` if its external name is written down.
+    pub(crate) mapping: Option<MappingId>,
     pub(crate) proto: Proto,
     pub(crate) external: ExternalId,
     pub(crate) origin: Origin,
     pub(crate) state: State,
-    pub(crate) track: Track,
+    pub(crate) memory: Memory,
     /// Second of the last packet that counts.
     pub(crate) seen: u32,
     pub(crate) epoch: u32,
@@ -58,8 +74,10 @@ impl Flow {
     /// Which end sends packets of this direction.
     pub(crate) const fn side(&self, direction: Direction) -> Side {
         match (self.origin, direction) {
-            (Origin::Client | Origin::Redirected, Direction::Out) => Side::Opener,
-            (Origin::Client | Origin::Redirected, Direction::In) => Side::Other,
+            (Origin::Client | Origin::Redirected, Direction::Out)
+            | (Origin::World, Direction::In) => Side::Opener,
+            (Origin::Client | Origin::Redirected, Direction::In)
+            | (Origin::World, Direction::Out) => Side::Other,
         }
     }
 
@@ -67,7 +85,7 @@ impl Flow {
     pub(crate) fn deadline(&self, timeouts: &Timeouts) -> u32 {
         let kind = match self.proto {
             Proto::Icmp | Proto::Icmpv6 => Kind::Icmp,
-            Proto::Udp if self.remote_port == 53 => Kind::Dns,
+            Proto::Udp if self.remote_port == 53 && self.origin != Origin::World => Kind::Dns,
             Proto::Udp | Proto::Tcp => Kind::Plain,
         };
         let timeout = u32::try_from(self.state.timeout(timeouts, kind).as_secs());

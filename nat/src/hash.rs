@@ -56,6 +56,14 @@ impl Hasher {
         [rest[0], rest[1], rest[2]] = [proto.number(), p0, p1];
         self.0.hash([octets(end.addr), rest].as_flattened())
     }
+
+    /// Of a remote address and one of the ends it could be sent to.
+    pub(crate) fn pair(&self, remote: IpAddr, end: Endpoint) -> u64 {
+        let [p0, p1] = end.port.to_le_bytes();
+        let mut rest = [0; 16];
+        [rest[0], rest[1]] = [p0, p1];
+        self.0.hash([octets(remote), octets(end.addr), rest].as_flattened())
+    }
 }
 
 fn octets(addr: IpAddr) -> [u8; 16] {

@@ -7,6 +7,7 @@
 use crate::flow::ExternalId;
 use crate::hash::{Endpoint, Hasher};
 use crate::slab::{Place, Slab, Stamped};
+use core::num::NonZeroU32;
 use hashbrown::HashTable;
 use wire::Proto;
 
@@ -17,6 +18,23 @@ pub(crate) enum Use {
     Socket,
     /// One redirected flow.
     Redirected,
+}
+
+/// Where a mapping stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MappingId(NonZeroU32);
+
+impl MappingId {
+    const fn new(index: u32) -> Option<Self> {
+        match NonZeroU32::new(index.wrapping_add(1)) {
+            Some(id) => Some(Self(id)),
+            None => None,
+        }
+    }
+
+    const fn index(self) -> u32 {
+        self.0.get() - 1
+    }
 }
 
 /// A mapping.
@@ -73,12 +91,12 @@ impl Mappings {
         self.slab.capacity()
     }
 
-    pub(crate) fn get(&self, index: u32) -> Option<&Mapping> {
-        self.slab.get(index)
+    pub(crate) fn get(&self, id: MappingId) -> Option<&Mapping> {
+        self.slab.get(id.index())
     }
 
     /// The mapping that all flows of this socket share.
-    pub(crate) fn find(&self, hasher: &Hasher, socket: &Socket) -> Option<u32> {
+    pub(crate) fn find(&self, hasher: &Hasher, socket: &Socket) -> Option<MappingId> {
         let hash = hasher.endpoint(socket.proto, socket.end);
         let same = |index: &u32| {
             self.slab.get(*index).is_some_and(|m| {
@@ -86,7 +104,7 @@ impl Mappings {
                     == (socket.proto, socket.end, socket.owner, socket.external)
             })
         };
-        self.by_socket.find(hash, same).copied()
+        self.by_socket.find(hash, same).copied().and_then(MappingId::new)
     }
 
     /// Puts a mapping that has no flows yet. `None` if all places are taken.
@@ -94,7 +112,7 @@ impl Mappings {
         &mut self,
         hasher: &Hasher,
         make: impl FnOnce(u16) -> Mapping,
-    ) -> Option<u32> {
+    ) -> Option<MappingId> {
         let index = self.slab.insert(make)?;
         let mapping = self.slab.get(index)?;
         if mapping.usage == Use::Socket {
@@ -106,18 +124,19 @@ impl Mappings {
             };
             self.by_socket.insert_unique(hash, index, rehash);
         }
-        Some(index)
+        MappingId::new(index)
     }
 
     /// One flow more uses it.
-    pub(crate) fn hold(&mut self, index: u32) {
-        if let Some(mapping) = self.slab.get_mut(index) {
+    pub(crate) fn hold(&mut self, id: MappingId) {
+        if let Some(mapping) = self.slab.get_mut(id.index()) {
             mapping.flows += 1;
         }
     }
 
     /// One flow less uses it. The mapping, if that was the last.
-    pub(crate) fn release(&mut self, hasher: &Hasher, index: u32) -> Option<Mapping> {
+    pub(crate) fn release(&mut self, hasher: &Hasher, id: MappingId) -> Option<Mapping> {
+        let index = id.index();
         let mapping = self.slab.get_mut(index)?;
         mapping.flows = mapping.flows.saturating_sub(1);
         if mapping.flows > 0 {

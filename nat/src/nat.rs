@@ -4,7 +4,7 @@
 
 use crate::clients::{Clients, PerProto};
 use crate::externals::Externals;
-use crate::flow::{Flow, Origin};
+use crate::flow::{Flow, Memory, Origin};
 use crate::hash::{Endpoint, Hasher};
 use crate::mappings::Mappings;
 use crate::plan::Plan;
@@ -12,17 +12,18 @@ use crate::ports::Ports;
 use crate::quarantine::Quarantine;
 use crate::slab::Slab;
 use crate::state::Event;
+use crate::statics::Book;
 use crate::tcp::Passed;
 use crate::wheel::Wheel;
 use crate::{
-    Budget, Config, ConfigError, Direction, ErrorPassage, Facts, FlowId, Hash, Holding, Passage,
-    Share, Stats, Timeouts,
+    Budget, Config, ConfigError, Direction, Facts, FlowId, Hash, Holding, Passage, Share, Stats,
+    Timeouts,
 };
 use chacha20::ChaCha20Rng;
-use core::net::IpAddr;
+use core::time::Duration;
 use hashbrown::HashTable;
 use rand_pcg::rand_core::SeedableRng;
-use wire::{DropReason, Instant, Port, Proto, Quote, Transport, Tuple};
+use wire::{DropReason, Instant, Port, Proto, Transport, Tuple};
 
 /// The translator.
 ///
@@ -41,7 +42,10 @@ pub struct Nat {
     pub(crate) externals: Externals,
     pub(crate) clients: Clients,
     pub(crate) wheel: Wheel,
+    pub(crate) book: Book,
     pub(crate) stats: Stats,
+    /// Time in which nothing ran.
+    pub(crate) skipped: Duration,
 }
 
 /// A flow, and which of its two tuples it stands under: the lowest bit.
@@ -85,7 +89,9 @@ impl Nat {
             externals: Externals::new(),
             clients: Clients::new(config.slots, plan.flows),
             wheel: Wheel::new(),
+            book: Book::default(),
             stats: Stats { capacity: plan.flows, ..Stats::default() },
+            skipped: Duration::ZERO,
         })
     }
 
@@ -123,16 +129,22 @@ impl Nat {
         direction: Direction,
         transport: &Transport,
     ) -> Result<Passage, DropReason> {
-        let second = second(now);
+        let second = self.second(now);
         let flow = self.flows.get_mut(id.index).filter(|flow| flow.generation == id.generation);
         let flow = flow.ok_or(DropReason::Unsolicited)?;
         if second >= flow.deadline(&self.timeouts) {
             return Err(DropReason::Unsolicited);
         }
         let side = flow.side(direction);
+        if self.clients.get(flow.owner).is_none() {
+            return Err(DropReason::Unsolicited);
+        }
         let passed = match (flow.proto, transport) {
             (Proto::Tcp, Transport::Tcp(segment)) => {
-                flow.track.pass(flow.state, side, segment).ok_or(DropReason::InvalidTcp)?
+                let Memory::Tcp(track) = &mut flow.memory else {
+                    return Err(DropReason::Unsolicited);
+                };
+                track.pass(flow.state, side, segment).ok_or(DropReason::InvalidTcp)?
             }
             (Proto::Udp, Transport::Udp(_)) => flow
                 .state
@@ -165,48 +177,27 @@ impl Nat {
         self.passage(id.index, direction).ok_or(DropReason::Unsolicited)
     }
 
-    /// Takes an ICMP error from `source` that travels in `direction` to the sender of the packet it
-    /// quotes. Changes nothing: no ICMP error ends, refreshes or moves a flow.
+    /// Takes a later fragment of a packet through the flow that its first fragment passed. Changes
+    /// nothing, but for data of a TCP segment that reaches up to the sequence number `end`.
     ///
     /// # Errors
-    /// [`DropReason::UnrelatedIcmp`] if no live flow sent that packet, or it is a TCP segment that
-    /// is not in flight.
-    pub fn icmp_error(
-        &self,
+    /// [`DropReason::Unsolicited`] if the flow is over.
+    pub fn follow(
+        &mut self,
         now: Instant,
+        id: FlowId,
         direction: Direction,
-        source: IpAddr,
-        quote: &Quote,
-    ) -> Result<ErrorPassage, DropReason> {
-        self.error_passage(now, direction, source, quote).ok_or(DropReason::UnrelatedIcmp)
-    }
-
-    fn error_passage(
-        &self,
-        now: Instant,
-        direction: Direction,
-        source: IpAddr,
-        quote: &Quote,
-    ) -> Option<ErrorPassage> {
-        // Its answer would travel as the error does.
-        let answer = quote.tuple.reversed();
-        let id = self.live(now, self.find(self.hash(&answer), direction, &answer)?)?;
-        let flow = self.flows.get(id.index)?;
-        let sender = flow.side(direction.reversed());
-        if quote.tcp_seq.is_some_and(|seq| !flow.track.in_flight(sender, seq)) {
-            return None;
+        end: Option<u32>,
+    ) -> Result<Passage, DropReason> {
+        if self.get(id).is_none() || self.live(now, id.index).is_none() {
+            return Err(DropReason::Unsolicited);
         }
-        let Passage { client, tuple, change } = self.passage(id.index, direction)?;
-        // What the quoted packet is to its sender is the reverse of what its answer would become.
-        let quoted = wire::Translation { src: change.dst, dst: change.src };
-        let src = match direction {
-            // The client must not see the remote but under the name it asked for (REQ-4).
-            Direction::In => change.src.filter(|_| source == flow.remote),
-            // Nor the world any address of the inside (REQ-5).
-            Direction::Out => change.src,
-        };
-        let outer = wire::Translation { src, dst: Some((tuple.dst, 0)) };
-        Some(ErrorPassage { client, to: tuple.dst, outer, quoted })
+        let flow = self.get_mut(id).ok_or(DropReason::Unsolicited)?;
+        let side = flow.side(direction);
+        if let (Memory::Tcp(track), Some(end)) = (&mut flow.memory, end) {
+            track.stretch(side, end);
+        }
+        self.passage(id.index, direction).ok_or(DropReason::Unsolicited)
     }
 
     /// What is known of a flow.
@@ -217,6 +208,10 @@ impl Nat {
             client: self.clients.get(flow.owner)?.client,
             asked: flow.inside(self.asked(flow)?),
             sent: flow.outside(self.externals.addr(flow.external)?),
+            opened: match flow.origin {
+                Origin::Client | Origin::Redirected => Direction::Out,
+                Origin::World => Direction::In,
+            },
             epoch: flow.epoch,
         })
     }
@@ -229,7 +224,7 @@ impl Nat {
 
     /// Notes that the rules of `epoch` accept a flow.
     pub fn approve(&mut self, id: FlowId, epoch: u32) {
-        if let Some(flow) = self.flows.get_mut(id.index).filter(|f| f.generation == id.generation) {
+        if let Some(flow) = self.get_mut(id) {
             flow.epoch = epoch;
         }
     }
@@ -295,8 +290,8 @@ impl Nat {
     /// The remote as its client knows it.
     pub(crate) fn asked(&self, flow: &Flow) -> Option<Endpoint> {
         match flow.origin {
-            Origin::Client => Some(flow.remote()),
-            Origin::Redirected => self.mappings.get(flow.mapping).map(|mapping| mapping.endpoint),
+            Origin::Client | Origin::World => Some(flow.remote()),
+            Origin::Redirected => self.mappings.get(flow.mapping?).map(|mapping| mapping.endpoint),
         }
     }
 
@@ -323,18 +318,23 @@ impl Nat {
         })
     }
 
-    fn live(&self, now: Instant, index: u32) -> Option<FlowId> {
+    pub(crate) fn live(&self, now: Instant, index: u32) -> Option<FlowId> {
         let flow = self.flows.get(index)?;
-        let live = second(now) < flow.deadline(&self.timeouts);
+        let live = self.second(now) < flow.deadline(&self.timeouts)
+            && self.clients.get(flow.owner).is_some();
         live.then_some(FlowId { index, generation: flow.generation })
     }
 
     pub(crate) fn get(&self, id: FlowId) -> Option<&Flow> {
         self.flows.get(id.index).filter(|flow| flow.generation == id.generation)
     }
-}
 
-/// The second an instant lies in.
-pub(crate) fn second(now: Instant) -> u32 {
-    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+    pub(crate) fn get_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
+        self.flows.get_mut(id.index).filter(|flow| flow.generation == id.generation)
+    }
+
+    /// The second an instant lies in, of those that count.
+    pub(crate) fn second(&self, now: Instant) -> u32 {
+        u32::try_from((now - self.skipped).as_secs()).unwrap_or(u32::MAX)
+    }
 }

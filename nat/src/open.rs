@@ -3,25 +3,32 @@
 //! In: a packet that the rules accept. Out: a flow with an external port, or the reason why not.
 //! Never: a flow at the cost of a client that is within its share, while another is not.
 
-use crate::flow::{Flow, Origin};
+use crate::flow::{ExternalId, Flow, Memory, Origin};
 use crate::hash::Endpoint;
 use crate::lists::Links;
-use crate::mappings::{Mapping, Socket, Use};
-use crate::nat::{Entry, Nat, second};
+use crate::mappings::{Mapping, MappingId, Socket, Use};
+use crate::nat::{Entry, Nat};
 use crate::ports::Walk;
+use crate::queries::Queries;
 use crate::state::State;
 use crate::tcp::Track;
 use crate::{Direction, FlowId, NewFlow, Passage};
-use wire::{DropReason, Instant, Proto, Transport};
+use wire::{DropReason, Instant, Port, Proto, Transport, Tuple};
 
 /// What a flow starts from.
-struct Seed {
-    state: State,
-    track: Track,
-    socket: Socket,
-    asked: Endpoint,
-    remote: Endpoint,
-    usage: Use,
+pub(crate) struct Seed {
+    pub(crate) origin: Origin,
+    pub(crate) owner: Port,
+    pub(crate) proto: Proto,
+    pub(crate) client: Endpoint,
+    pub(crate) asked: Endpoint,
+    pub(crate) remote: Endpoint,
+    pub(crate) external: ExternalId,
+    /// The external port, if it is written down and not drawn.
+    pub(crate) fixed: Option<u16>,
+    pub(crate) state: State,
+    pub(crate) memory: Memory,
+    pub(crate) epoch: u32,
 }
 
 impl Nat {
@@ -40,79 +47,161 @@ impl Nat {
     ) -> Result<(FlowId, Passage), DropReason> {
         let seed = self.seed(new)?;
         if let Some(index) = self.find(self.hash(&new.tuple), Direction::Out, &new.tuple) {
-            let flow = self.flows.get(index).ok_or(DropReason::FlowTableFull)?;
-            if second(now) < flow.deadline(&self.timeouts) {
-                if flow.owner != new.client.slot.0 {
+            if let Some(id) = self.live(now, index) {
+                let owner = self.get(id).map(|flow| flow.owner);
+                if owner != Some(new.client.slot.0) {
                     return Err(DropReason::SpoofedSource);
                 }
-                let id = FlowId { index, generation: flow.generation };
                 return Ok((id, self.pass(now, id, Direction::Out, new.transport)?));
             }
             self.end(now, index);
             self.stats.expired += 1;
         }
-        if !self.clients.admit(new.client) {
+        if let Some(port) = seed.fixed {
+            let src = self.externals.addr(seed.external).ok_or(DropReason::FlowTableFull)?;
+            let Endpoint { addr: dst, port: dport } = seed.remote;
+            let sent = Tuple { proto: seed.proto, src, sport: port, dst, dport };
+            self.make_way(now, &seed, &sent.reversed())?;
+        }
+        let id = self.settle_in(now, &seed)?;
+        let passage = self.passage(id.index, Direction::Out).ok_or(DropReason::FlowTableFull)?;
+        Ok((id, passage))
+    }
+
+    /// Sees to it that no other flow has the names of one whose external port is written down: those
+    /// that are drawn are unlike all others, but these can meet. `answer` is what its remote sends.
+    ///
+    /// # Errors
+    /// [`DropReason::PortsExhausted`] if a live flow has them.
+    pub(crate) fn make_way(
+        &mut self,
+        now: Instant,
+        seed: &Seed,
+        answer: &Tuple,
+    ) -> Result<(), DropReason> {
+        let Endpoint { addr: src, port: sport } = seed.client;
+        let Endpoint { addr: dst, port: dport } = seed.asked;
+        let inside = Tuple { proto: seed.proto, src, sport, dst, dport };
+        for (direction, tuple) in [(Direction::Out, &inside), (Direction::In, answer)] {
+            let Some(index) = self.find(self.hash(tuple), direction, tuple) else { continue };
+            if self.live(now, index).is_some() {
+                return Err(DropReason::PortsExhausted);
+            }
+            self.end(now, index);
+            self.stats.expired += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes room for a flow and puts it there.
+    pub(crate) fn settle_in(&mut self, now: Instant, seed: &Seed) -> Result<FlowId, DropReason> {
+        if !self.clients.admit(seed.owner) {
             return Err(DropReason::QuotaExceeded);
         }
-        let shared = self.mapping_of(&seed);
-        self.make_room(now, new.client.slot.0, shared.is_none().then_some(new.tuple.proto))?;
-        let mapping = self.mapping(now, &seed)?;
-        let id = self.insert(now, new, &seed, mapping).ok_or(DropReason::FlowTableFull)?;
-        let passage = self.passage(id.index, Direction::Out).ok_or(DropReason::FlowTableFull)?;
+        let drawn = seed.fixed.is_none() && self.shared(seed).is_none();
+        self.make_room(now, seed.owner.slot.0, drawn.then_some(seed.proto))?;
+        // All flows may have been ended to make that room.
+        if !self.clients.admit(seed.owner) {
+            return Err(DropReason::FlowTableFull);
+        }
+        let (port, mapping) = match seed.fixed {
+            Some(port) => (port, None),
+            None => {
+                let mapping = self.mapping(now, seed)?;
+                let port = self.mappings.get(mapping).ok_or(DropReason::FlowTableFull)?.port;
+                (port, Some(mapping))
+            }
+        };
+        let id = self.insert(now, seed, port, mapping).ok_or(DropReason::FlowTableFull)?;
         self.stats.opened += 1;
-        Ok((id, passage))
+        Ok(id)
     }
 
     fn seed(&mut self, new: &NewFlow<'_>) -> Result<Seed, DropReason> {
         let tuple = &new.tuple;
-        let (state, track) = match (tuple.proto, new.transport) {
-            (Proto::Tcp, Transport::Tcp(segment)) => {
-                (State::SynSent, Track::open(segment).ok_or(DropReason::InvalidTcp)?)
-            }
-            (Proto::Udp, Transport::Udp(_)) => (State::Unanswered, Track::NONE),
-            (Proto::Icmp | Proto::Icmpv6, Transport::IcmpQuery(query)) if !query.is_reply => {
-                (State::Unanswered, Track::NONE)
-            }
-            _ => return Err(DropReason::Untranslatable),
-        };
+        let (state, memory) = Self::start(tuple.proto, new.transport)?;
+        let client = Endpoint { addr: tuple.src, port: tuple.sport };
         let asked = Endpoint { addr: tuple.dst, port: tuple.dport };
-        let (remote, usage) = match new.redirected {
-            Some((addr, port)) => (Endpoint { addr, port }, Use::Redirected),
-            None => (asked, Use::Socket),
+        let (remote, origin, memory) = match (new.redirected, memory) {
+            (None, memory) => (asked, Origin::Client, memory),
+            (Some((addr, port)), Memory::None) if tuple.proto == Proto::Udp && port == 53 => {
+                let memory = Memory::Dns(Queries::default());
+                (Endpoint { addr, port }, Origin::Redirected, memory)
+            }
+            (Some((addr, port)), memory) => (Endpoint { addr, port }, Origin::Redirected, memory),
         };
+        let written = match origin {
+            Origin::Client => self.book.source(tuple.proto, client),
+            Origin::Redirected | Origin::World => None,
+        };
+        let (external, fixed) = written.unwrap_or((new.external, None));
         let family = |addr: core::net::IpAddr| addr.is_ipv6() == tuple.src.is_ipv6();
-        if !(family(asked.addr) && family(remote.addr) && family(new.external)) {
+        if !(family(asked.addr) && family(remote.addr) && family(external)) {
             return Err(DropReason::Untranslatable);
         }
-        let external = self.externals.number(new.external).ok_or(DropReason::FlowTableFull)?;
-        let end = Endpoint { addr: tuple.src, port: tuple.sport };
-        let socket = Socket { proto: tuple.proto, end, owner: new.client.slot.0, external };
-        Ok(Seed { state, track, socket, asked, remote, usage })
+        Ok(Seed {
+            origin,
+            owner: new.client,
+            proto: tuple.proto,
+            client,
+            asked,
+            remote,
+            external: self.externals.number(external).ok_or(DropReason::FlowTableFull)?,
+            fixed,
+            state,
+            memory,
+            epoch: new.epoch,
+        })
     }
 
-    fn mapping_of(&self, seed: &Seed) -> Option<u32> {
-        match seed.usage {
-            Use::Socket => self.mappings.find(&self.hasher, &seed.socket),
-            Use::Redirected => None,
+    /// What a flow is and remembers after its first packet.
+    pub(crate) fn start(
+        proto: Proto,
+        transport: &Transport,
+    ) -> Result<(State, Memory), DropReason> {
+        match (proto, transport) {
+            (Proto::Tcp, Transport::Tcp(segment)) => {
+                let track = Track::open(segment).ok_or(DropReason::InvalidTcp)?;
+                Ok((State::SynSent, Memory::Tcp(track)))
+            }
+            (Proto::Udp, Transport::Udp(_)) => Ok((State::Unanswered, Memory::None)),
+            (Proto::Icmp | Proto::Icmpv6, Transport::IcmpQuery(query)) if !query.is_reply => {
+                Ok((State::Unanswered, Memory::None))
+            }
+            _ => Err(DropReason::Untranslatable),
+        }
+    }
+
+    fn socket(seed: &Seed) -> Socket {
+        let (end, owner) = (seed.client, seed.owner.slot.0);
+        Socket { proto: seed.proto, end, owner, external: seed.external }
+    }
+
+    /// The mapping that the flow's socket has.
+    fn shared(&self, seed: &Seed) -> Option<MappingId> {
+        match seed.origin {
+            Origin::Client => self.mappings.find(&self.hasher, &Self::socket(seed)),
+            Origin::Redirected | Origin::World => None,
         }
     }
 
     /// The mapping for a flow: the one its socket has, or a new one with a free port.
-    fn mapping(&mut self, now: Instant, seed: &Seed) -> Result<u32, DropReason> {
-        if let Some(shared) = self.mapping_of(seed) {
+    fn mapping(&mut self, now: Instant, seed: &Seed) -> Result<MappingId, DropReason> {
+        if let Some(shared) = self.shared(seed) {
             return Ok(shared);
         }
         if self.mappings.len() >= self.mappings.capacity() {
             return Err(DropReason::FlowTableFull);
         }
-        let Socket { proto, end, owner, external } = seed.socket;
+        let Socket { proto, end, owner, external } = Self::socket(seed);
         let walk = Walk::fresh(&mut self.keyed);
         let remote = self.hasher.endpoint(proto, seed.remote);
-        let avoid = |port| proto == Proto::Tcp && self.quarantine.holds(port, remote, second(now));
+        let second = self.second(now);
+        let avoid = |port| proto == Proto::Tcp && self.quarantine.holds(port, remote, second);
         let port = self.ports.of_mut(proto).take(walk, avoid).ok_or(DropReason::PortsExhausted)?;
-        let endpoint = match seed.usage {
-            Use::Socket => end,
-            Use::Redirected => seed.asked,
+        let (endpoint, usage) = match seed.origin {
+            Origin::Redirected => (seed.asked, Use::Redirected),
+            Origin::Client | Origin::World => (end, Use::Socket),
         };
         let make = |generation| Mapping {
             endpoint,
@@ -121,10 +210,10 @@ impl Nat {
             generation,
             proto,
             external,
-            usage: seed.usage,
+            usage,
             flows: 0,
         };
-        let Some(index) = self.mappings.insert(&self.hasher, make) else {
+        let Some(mapping) = self.mappings.insert(&self.hasher, make) else {
             self.ports.of_mut(proto).release(port);
             return Err(DropReason::FlowTableFull);
         };
@@ -132,43 +221,43 @@ impl Nat {
         if let Some(client) = self.clients.get_mut(owner) {
             *client.ports.of_mut(proto) += 1;
         }
-        Ok(index)
+        Ok(mapping)
     }
 
     /// Puts a flow into all tables at once. There is room: it was made before.
     fn insert(
         &mut self,
         now: Instant,
-        new: &NewFlow<'_>,
         seed: &Seed,
-        mapping: u32,
+        external_port: u16,
+        mapping: Option<MappingId>,
     ) -> Option<FlowId> {
-        let external_port = self.mappings.get(mapping)?.port;
-        let owner = new.client.slot.0;
+        let owner = seed.owner.slot.0;
+        let seen = self.second(now);
         let make = |generation| Flow {
-            client: new.tuple.src,
+            client: seed.client.addr,
             remote: seed.remote.addr,
-            client_port: new.tuple.sport,
+            client_port: seed.client.port,
             remote_port: seed.remote.port,
             external_port,
             owner,
             mapping,
-            proto: new.tuple.proto,
-            external: seed.socket.external,
-            origin: match seed.usage {
-                Use::Socket => Origin::Client,
-                Use::Redirected => Origin::Redirected,
-            },
+            proto: seed.proto,
+            external: seed.external,
+            origin: seed.origin,
             state: seed.state,
-            track: seed.track,
-            seen: second(now),
-            epoch: new.epoch,
+            memory: seed.memory,
+            seen,
+            epoch: seed.epoch,
             wheel: Links::NONE,
             siblings: Links::NONE,
             generation,
         };
         let index = self.flows.insert(make)?;
-        self.mappings.hold(mapping);
+        match mapping {
+            Some(mapping) => self.mappings.hold(mapping),
+            None => self.externals.hold(seed.external),
+        }
         if let Some(client) = self.clients.get_mut(owner) {
             client.flows += 1;
         }

@@ -2,13 +2,16 @@
 //!
 //! In: the time, and who needs room. Out: flows ended, in this order: those whose time is over; of
 //! the client that is over its share, the half-open ones, then the idle ones; and only if all are
-//! within their shares and there still is no room, every one. Never: unbounded work, but for the
-//! last step.
+//! within their shares and there still is no room, every one. Never: unbounded work. Where many flows
+//! end at once they are over at once, and leave the tables in slices.
 
-use crate::mappings::{Mapping, Use};
-use crate::nat::{Entry, Nat, second};
+use crate::clients::Fate;
+use crate::flow::Flow;
+use crate::mappings::Mapping;
+use crate::nat::{Entry, Nat};
 use crate::state::Class;
 use crate::{Direction, FlowId, Hash};
+use core::time::Duration;
 use wire::{DropReason, Instant, Port, Proto};
 
 /// A client at its share may lose flows of its own that it has not used for so many seconds.
@@ -23,12 +26,16 @@ const LOSSES: usize = 32;
 /// Flows ended because their time is over, before any other is.
 const DUE: usize = 64;
 
+/// Flows taken out of the tables at once when all of a client's are over.
+const SLICE: usize = 1024;
+
 impl Nat {
     /// Looks at up to `most` flows whose time may be over. Returns when to call again, at the
     /// latest: `now` if there is more to do. Flows that are over are treated as gone even before.
     pub fn tick(&mut self, now: Instant, most: usize) -> Option<Instant> {
-        let second = second(now);
-        for _ in 0..most {
+        let second = self.second(now);
+        let swept = self.sweep(now, most);
+        for _ in swept..most {
             let Some(index) = self.wheel.pop(&mut self.flows, second) else { break };
             let Some(flow) = self.flows.get(index) else { continue };
             let deadline = flow.deadline(&self.timeouts);
@@ -39,8 +46,16 @@ impl Nat {
                 self.wheel.queue(&mut self.flows, index, deadline);
             }
         }
+        if self.clients.ending().is_some() {
+            return Some(now);
+        }
         let next = self.wheel.next_occupied()?;
-        Some(Instant::from_secs(next.into()).max(now))
+        Some((Instant::from_secs(next.into()) + self.skipped).max(now))
+    }
+
+    /// Nothing ran for so long: the domain was paused, or its machine slept. That time ages no flow.
+    pub fn paused(&mut self, time: Duration) {
+        self.skipped = self.skipped.saturating_add(time);
     }
 
     /// Ends a flow.
@@ -50,24 +65,36 @@ impl Nat {
         }
     }
 
-    /// Ends all flows of a client that left.
+    /// Ends all flows of a client that left. They are over at once; [`Nat::tick`] takes them out of
+    /// the tables, and the client's slot can be used again when the last is gone.
     pub fn client_gone(&mut self, now: Instant, client: Port) {
-        if self.holding(client).is_none() {
-            return;
+        if self.clients.get_mut(client.slot.0).is_some_and(|holding| holding.client == client) {
+            self.clients.end_flows(client.slot.0, Fate::Leaves);
+            self.sweep(now, SLICE);
         }
-        for class in [Class::Loose, Class::Settled] {
-            while let Some(index) = self.clients.first(client.slot.0, class) {
-                self.end(now, index);
-            }
-        }
-        self.clients.dismiss(client.slot.0);
     }
 
-    /// Ends all flows of all clients. Reserved ports and counters stay.
+    /// Ends all flows of all clients, in the same way. Reserved ports and counters stay.
     pub fn flush(&mut self, now: Instant) {
-        for index in 0..self.flows.capacity() {
-            self.end(now, index);
+        for slot in 0..self.clients.slots() {
+            self.clients.end_flows(slot, Fate::Clears);
         }
+        self.sweep(now, SLICE);
+    }
+
+    /// Takes up to `most` flows that are over out of the tables; says how many it were.
+    fn sweep(&mut self, now: Instant, most: usize) -> usize {
+        let mut swept = 0;
+        while swept < most {
+            let Some(slot) = self.clients.ending() else { break };
+            let first = |class| self.clients.first(slot, class);
+            match first(Class::Loose).or_else(|| first(Class::Settled)) {
+                Some(index) => self.end(now, index),
+                None => break,
+            }
+            swept += 1;
+        }
+        swept
     }
 
     /// Sees to it that this client can have one more flow, and one more port if `port` names a
@@ -162,7 +189,7 @@ impl Nat {
         idle: u32,
         port: Option<Proto>,
     ) -> bool {
-        let oldest = second(now).saturating_sub(idle);
+        let oldest = self.second(now).saturating_sub(idle);
         let mut victim = None;
         let mut start = None;
         for _ in 0..SAMPLE {
@@ -215,10 +242,27 @@ impl Nat {
         if let Some(client) = self.clients.get_mut(flow.owner) {
             client.flows = client.flows.saturating_sub(1);
         }
-        let Some(mapping) = self.mappings.release(&self.hasher, flow.mapping) else { return };
-        let Mapping { proto, port, external, owner, usage: Use::Socket | Use::Redirected, .. } =
-            mapping;
-        self.ports.of_mut(proto).release(port);
+        match flow.mapping {
+            Some(mapping) => {
+                if let Some(last) = self.mappings.release(&self.hasher, mapping) {
+                    self.unmap(now, &flow, &last);
+                }
+            }
+            None => self.externals.release(flow.external),
+        }
+        self.clients.settle(flow.owner);
+    }
+
+    /// Gives back the port of a mapping whose last flow this was.
+    fn unmap(&mut self, now: Instant, flow: &Flow, mapping: &Mapping) {
+        let Mapping { proto, port, external, owner, .. } = *mapping;
+        if self.book.claims(proto, port) {
+            // Written down since it was drawn: nobody is to draw it again.
+            self.book.keep(proto, port);
+            self.clients.withhold(proto);
+        } else {
+            self.ports.of_mut(proto).release(port);
+        }
         self.externals.release(external);
         if let Some(client) = self.clients.get_mut(owner) {
             let ports = client.ports.of_mut(proto);
@@ -226,7 +270,7 @@ impl Nat {
         }
         if proto == Proto::Tcp {
             let remote = self.hasher.endpoint(proto, flow.remote());
-            self.quarantine.hold(port, remote, second(now));
+            self.quarantine.hold(port, remote, self.second(now));
         }
     }
 

@@ -82,9 +82,6 @@ pub(crate) enum Passed {
 }
 
 impl Track {
-    /// Of no connection (UDP, ICMP).
-    pub(crate) const NONE: Self = Self { opener: Half::NONE, other: Half::NONE, probe: 0 };
-
     /// Of the connection that this SYN opens; `None` if it is not one.
     pub(crate) fn open(syn: &Tcp) -> Option<Self> {
         (control(syn) == Some(Control::Syn)).then(|| Self {
@@ -110,6 +107,18 @@ impl Track {
     pub(crate) const fn in_flight(&self, side: Side, seq: u32) -> bool {
         let (from, to) = self.halves(side);
         from.end.wrapping_sub(seq) <= from.end.wrapping_sub(to.acked)
+    }
+
+    /// Whether `seq` is that of data of `side` which the other has not acknowledged.
+    pub(crate) const fn is_unread(&self, side: Side, seq: u32) -> bool {
+        let (from, _) = self.halves(side);
+        self.in_flight(side, seq) && seq != from.end
+    }
+
+    /// More data was sent than was seen: the rest of a segment that came in fragments.
+    pub(crate) const fn stretch(&mut self, side: Side, end: u32) {
+        let from = self.half_mut(side);
+        from.end = later(from.end, end);
     }
 
     fn syn(&mut self, state: State, side: Side, syn: &Tcp) -> Option<Passed> {

@@ -368,6 +368,29 @@ fn n36_icmp_errors_are_believed_only_about_segments_in_flight() {
 }
 
 #[test]
+fn n36_an_mtu_is_believed_only_for_data_in_flight_and_above_its_floor() {
+    let mut it = Connection::established();
+    it.exchange(5000);
+    assert_eq!(it.send(ACK, it.ours, it.theirs, 3000), Ok(()));
+    let says = |it: &Connection, offset: u32, mtu, len| {
+        let tcp_seq = Some(it.ours.wrapping_add(offset));
+        let quote = Quote { tuple: it.outer, l3: 42, l4: 62, tcp_seq };
+        let believed = it.world.nat.check_too_big(it.world.now, Direction::In, &quote, mtu, len);
+        assert!(matches!(believed, Ok(()) | Err(DropReason::UnrelatedIcmp)));
+        believed.is_ok()
+    };
+    assert!(says(&it, 0, 1400, 1500) && says(&it, 2999, 1400, 1500) && says(&it, 0, 576, 577));
+    assert!(!says(&it, 3000, 1400, 1500), "no data");
+    assert!(!says(&it, u32::MAX, 1400, 1500), "acknowledged");
+    assert!(!says(&it, 0, 575, 1500) && !says(&it, 0, 0, 1500), "below the floor");
+    assert!(!says(&it, 0, 1500, 1500) && !says(&it, 0, 9000, 1500), "it passed");
+    let six = tuple(Proto::Udp, common::v6(1), 5000, common::v6(2), 443);
+    let quote = Quote { tuple: six, l3: 62, l4: 102, tcp_seq: None };
+    let says = |mtu| it.world.nat.check_too_big(it.world.now, Direction::In, &quote, mtu, 1500);
+    assert_eq!((says(1280).is_ok(), says(1279).is_ok()), (true, false));
+}
+
+#[test]
 fn data_along_with_syn_need_not_be_accepted() {
     for accepted in [0, 40, 100] {
         let mut it = Connection::syn_sent();

@@ -10,6 +10,9 @@ pub struct Counters {
     pub emitted: u64,
     /// Their bytes, as they came in.
     pub emitted_bytes: u64,
+    /// Frames taken over: fragments that wait for the first of their datagram (those that go on when
+    /// it has come are emitted), and packets that were sent in fragments.
+    pub kept: u64,
     /// Frames of our own.
     pub answers: u64,
     /// Frames of our own that were not sent, for want of room or to keep to their rate.
@@ -33,15 +36,22 @@ impl Counters {
                 more(&mut self.emitted_bytes, u64::from(len));
             }
             Verdict::Drop(reason) => self.dropped(*reason),
+            Verdict::Kept => more(&mut self.kept, 1),
             Verdict::NeedWhole => {}
         }
+    }
+
+    /// A frame that was kept went on.
+    pub(super) fn released(&mut self, len: usize) {
+        more(&mut self.emitted, 1);
+        more(&mut self.emitted_bytes, u64::try_from(len).unwrap_or(u64::MAX));
     }
 
     pub(super) fn answered(&mut self, sent: bool) {
         more(if sent { &mut self.answers } else { &mut self.answers_withheld }, 1);
     }
 
-    fn dropped(&mut self, reason: DropReason) {
+    pub(super) fn dropped(&mut self, reason: DropReason) {
         more(&mut self.drops[reason], 1);
     }
 }

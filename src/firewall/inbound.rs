@@ -3,17 +3,18 @@
 //! In: a frame from the world. Out: the way to the client whose flow it belongs to, or why there is
 //! none. Never: a word to the world about a packet that belongs to no flow.
 
-use super::outbound::check_control;
-use super::{Firewall, Outcome, Reach, emit_to_client, is_martian};
+use super::outbound::{check_control, opens_connection};
+use super::policy::inbound_query;
+use super::{Firewall, Outcome, Reach, emit_to_client, fits, is_martian};
 use core::net::IpAddr;
-use nat::{Direction, FlowId};
+use nat::{Direction, FlowId, Inbound, NewInflow};
 use wire::{
-    Arp, ArpOperation, DropReason, IcmpError, IcmpErrorKind, Instant, Ndp, Outbox, Packet,
-    Translation, Transport, Verdict, reply,
+    Arp, ArpOperation, Dns, DropReason, IcmpError, IcmpErrorKind, Instant, Ndp, Outbox, Packet,
+    Translation, Transport, Tuple, Verdict, reply,
 };
 
 impl Firewall {
-    /// Answers for our own address, and listens to the next hop.
+    /// Answers for our own addresses, and listens to the next hop.
     pub(super) fn uplink_arp(
         &mut self,
         now: Instant,
@@ -21,7 +22,7 @@ impl Firewall {
         arp: &Arp,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        let for_us = Some(arp.target) == self.addr4;
+        let for_us = self.is_ours(arp.target.into());
         if !for_us || arp.eth_src.is_group() {
             return Err(DropReason::NotForUs.into());
         }
@@ -47,24 +48,62 @@ impl Firewall {
         if packet.eth_dst != uplink.mac {
             return Err(DropReason::NotForUs.into());
         }
-        if self.links.is_a_client(packet.src) || self.own_addr(packet.src) == Some(packet.src) {
+        if self.links.is_a_client(packet.src) || self.is_ours(packet.src) {
             self.log_drop(now, uplink.port, packet, DropReason::SpoofedSource);
             return Err(DropReason::SpoofedSource.into());
         }
         if is_martian(packet.src) || is_martian(packet.dst) {
             return Err(DropReason::MartianAddress.into());
         }
-        if let Transport::Fragment(_) = packet.transport {
-            return Err(DropReason::Fragment.into());
+        if let Transport::Fragment(fragment) = packet.transport {
+            return self.later_from_world(now, uplink, packet, &fragment, out);
         }
         if let Transport::IcmpError(error) = packet.transport {
             return self.error_from_world(now, packet, &error, out);
         }
-        let Some(flow) = flow else {
-            self.log_drop(now, uplink.port, packet, DropReason::Unsolicited);
-            return Err(DropReason::Unsolicited.into());
+        let flow = match flow.map_or_else(|| self.let_in(now, packet), Ok) {
+            Ok(flow) => flow,
+            Err(verdict) => {
+                if verdict == Verdict::Drop(DropReason::Unsolicited) {
+                    self.log_drop(now, uplink.port, packet, DropReason::Unsolicited);
+                }
+                return Err(verdict);
+            }
         };
         self.back(now, uplink, packet, flow, out)
+    }
+
+    /// Opens a flow for a packet that nobody asked for, if a static translation has a place for it
+    /// and it may go there.
+    fn let_in(&mut self, now: Instant, packet: &Packet<'_>) -> Result<FlowId, Verdict> {
+        let unasked = Verdict::from(DropReason::Unsolicited);
+        let tuple = packet.tuple().ok_or(unasked)?;
+        let inbound = self.nat.inbound(&tuple, |addr| self.links.is_a_client(addr));
+        let inbound = inbound.filter(|_| may_open(packet)).ok_or(unasked)?;
+        check_control(packet)?;
+        let query = inbound_query(&inbound.tuple(&tuple), &packet.transport);
+        let client = self.links.owner(inbound.to.0).ok_or(unasked)?;
+        let ruling = self.rule_inbound(Some(inbound.forwarded), &query);
+        let opened = match ruling.refused {
+            Some(reason) => Err(reason),
+            None => self.open_inbound(now, packet, tuple, &inbound),
+        };
+        self.log_flow(now, client, &query, &ruling, opened.err());
+        Ok(opened?)
+    }
+
+    /// Opens a flow from the world, or from another client that takes the same way.
+    pub(super) fn open_inbound(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        tuple: Tuple,
+        inbound: &Inbound,
+    ) -> Result<FlowId, DropReason> {
+        let client = self.links.owner(inbound.to.0).ok_or(DropReason::Unsolicited)?;
+        let (transport, to, epoch) = (&packet.transport, inbound.to, self.epoch);
+        let new = NewInflow { client, tuple, transport, to, epoch };
+        self.nat.open_inbound(now, &new).map(|(flow, _)| flow)
     }
 
     /// Takes a packet back through its flow.
@@ -82,15 +121,49 @@ impl Firewall {
         if packet.ttl <= 1 {
             return Err(DropReason::TtlExceeded.into());
         }
-        if packet.wire_len() > u32::from(client.mtu) {
-            self.too_big(now, uplink, packet, client.mtu, out);
-            return Err(DropReason::TooBig.into());
+        if let Err(verdict) = fits(packet, client.mtu) {
+            if verdict != Verdict::NeedWhole {
+                self.too_big(now, uplink, packet, client.mtu, out);
+            }
+            return Err(verdict);
         }
         if let Err(ruling) = self.renew(now, flow, packet) {
             return Err(ruling.refused.unwrap_or(DropReason::RuleDrop).into());
         }
+        let datagram = self.may_begin(now, uplink.port, packet)?;
+        let answered = self.answers_all(packet, flow)?;
         let passage = self.nat.pass(now, flow, Direction::In, &packet.transport)?;
+        if let Some(datagram) = datagram {
+            self.begin(now, &datagram, flow, Direction::In, client, packet, out);
+        } else if answered {
+            self.nat.close(now, flow);
+        }
         emit_to_client(packet, client, passage.change, Translation::NONE, out)
+    }
+
+    /// Whether a packet is the last answer that a redirected DNS flow waits for; an answer that it
+    /// does not wait for goes nowhere.
+    fn answers_all(&mut self, packet: &Packet<'_>, flow: FlowId) -> Result<bool, DropReason> {
+        if !matches!(packet.transport, Transport::Udp(_)) || !self.nat.is_dns(flow) {
+            return Ok(false);
+        }
+        match packet.dns() {
+            Some(Dns { id, is_answer: true }) => self.nat.answer(flow, id),
+            _ => Err(DropReason::Unsolicited),
+        }
+    }
+
+    /// Whether an error may be believed as far as it goes beyond being one about a flow's packet.
+    pub(super) fn believe(
+        &self,
+        now: Instant,
+        direction: Direction,
+        packet: &Packet<'_>,
+        error: &IcmpError,
+    ) -> Result<(), DropReason> {
+        let IcmpErrorKind::TooBig { mtu } = error.kind else { return Ok(()) };
+        let len = packet.quoted_len().ok_or(DropReason::UnrelatedIcmp)?;
+        self.nat.check_too_big(now, direction, &error.quote, mtu, len)
     }
 
     /// An error about a packet that a client sent.
@@ -101,6 +174,7 @@ impl Firewall {
         error: &IcmpError,
         out: &mut Outbox<'_>,
     ) -> Outcome {
+        self.believe(now, Direction::In, packet, error)?;
         let passage = self.nat.icmp_error(now, Direction::In, packet.src, &error.quote)?;
         // The packet it quotes left from one of our addresses, so that is where the error goes.
         if packet.dst != error.quote.tuple.src {
@@ -134,7 +208,7 @@ impl Firewall {
         }
     }
 
-    /// Answers for our own address, and listens to the next hop.
+    /// Answers for our own addresses, and listens to the next hop.
     fn uplink_ndp(
         &mut self,
         now: Instant,
@@ -144,7 +218,7 @@ impl Firewall {
         out: &mut Outbox<'_>,
     ) -> Outcome {
         match ndp {
-            Ndp::Solicit { target } if Some(target) == self.addr6 => {
+            Ndp::Solicit { target } if self.is_ours(target.into()) => {
                 self.answer(now, uplink.port, out, |place| {
                     reply::neighbour_advert(packet, uplink.mac, place)
                 });
@@ -155,5 +229,15 @@ impl Firewall {
             Ndp::Solicit { .. } | Ndp::Advert { .. } => return Err(DropReason::NotForUs.into()),
         }
         Err(Verdict::from(DropReason::Answered))
+    }
+}
+
+/// Whether a packet is the first of a flow: an answer to nothing opens none.
+pub(super) fn may_open(packet: &Packet<'_>) -> bool {
+    match packet.transport {
+        Transport::Tcp(tcp) => opens_connection(&tcp),
+        Transport::IcmpQuery(query) => !query.is_reply,
+        Transport::Udp(_) => true,
+        _ => false,
     }
 }

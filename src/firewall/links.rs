@@ -135,8 +135,14 @@ impl Links {
 
     /// Whether any client has the address `addr`.
     pub(super) fn is_a_client(&self, addr: IpAddr) -> bool {
+        self.owner(addr).is_some()
+    }
+
+    /// The client that has the address `addr`: the first, if there are several.
+    pub(super) fn owner(&self, addr: IpAddr) -> Option<Port> {
         let first = self.owners.partition_point(|(owned, _)| *owned < addr);
-        self.owners.get(first).is_some_and(|(owned, _)| *owned == addr)
+        let (owned, port) = self.owners.get(first)?;
+        (*owned == addr).then_some(*port)
     }
 
     /// Whether another frame of our own may be sent to `port` now.

@@ -9,6 +9,8 @@
 
 mod answer;
 mod counters;
+mod fragments;
+mod hairpin;
 mod hop;
 mod inbound;
 mod limit;
@@ -26,10 +28,11 @@ pub use rules::DnsRedirect;
 
 use arrayvec::ArrayVec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::time::Duration;
 use hop::Hop;
 use links::{Links, Reach, Side};
 use log::Journal;
-use nat::{FlowId, Hash, Nat};
+use nat::{Early, FlowId, Fragments, Hash, Nat, StaticError, Statics};
 use rules::Policy;
 use rules::qubes::Trees;
 use wire::{
@@ -39,6 +42,12 @@ use wire::{
 
 /// Most flows whose end is seen to in one [`Firewall::tick`].
 const ENDED_AT_ONCE: usize = 1024;
+
+/// How often to be called at least while there are flows.
+const HEARTBEAT: Duration = Duration::from_secs(4);
+
+/// Who was not called for so long was not running, and so was nobody else here.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// What a firewall is told once.
 #[derive(Clone, Debug)]
@@ -92,9 +101,15 @@ pub struct Firewall {
     epoch: u32,
     level: LogLevel,
     nat: Nat,
+    fragments: Fragments,
+    /// Fragments before their first: of clients, and of the world.
+    early_out: Early,
+    early_in: Early,
     links: Links,
     /// Where the uplink led when it was last up.
     network: Option<u16>,
+    /// When we were called last.
+    last: Instant,
     journal: Journal,
     counters: Counters,
 }
@@ -116,6 +131,15 @@ impl Firewall {
     /// # Errors
     /// [`ConfigError`] if the budget or a timeout is too small.
     pub fn new(config: Config, budget: Budget, secret: [u8; 32]) -> Result<Self, ConfigError> {
+        // What fragments take is not there for flows.
+        let own = Fragments::bytes(config.nat.slots).saturating_add(2 * Early::BYTES);
+        let flows = Budget { bytes: budget.bytes.saturating_sub(own) };
+        let nat = Nat::new(config.nat, flows, secret).map_err(|error| match error {
+            ConfigError::Budget { least } => {
+                ConfigError::Budget { least: least.saturating_add(own) }
+            }
+            other => other,
+        })?;
         Ok(Self {
             addr4: config.addr4,
             addr6: config.addr6,
@@ -127,9 +151,13 @@ impl Firewall {
             own: Trees::default(),
             epoch: 0,
             level: config.log,
-            nat: Nat::new(config.nat, budget, secret)?,
+            fragments: Fragments::new(config.nat.slots),
+            early_out: Early::default(),
+            early_in: Early::default(),
+            nat,
             links: Links::default(),
             network: None,
+            last: Instant::ZERO,
             journal: Journal::new(),
         })
     }
@@ -155,7 +183,11 @@ impl Firewall {
     /// An interface is gone. A client's flows go with it; those through an uplink wait for its return.
     pub fn port_down(&mut self, now: Instant, port: Port) {
         match self.links.down(port) {
-            Some(Link::Client { .. }) => self.nat.client_gone(now, port),
+            Some(Link::Client { .. }) => {
+                self.nat.client_gone(now, port);
+                self.fragments.client_gone(port);
+                self.early_out.forget(port);
+            }
             Some(Link::Uplink { .. }) => {
                 self.hop4.stop();
                 self.hop6.stop();
@@ -164,8 +196,20 @@ impl Firewall {
         }
     }
 
+    /// Puts new static translations in place of the old. Each flow they let in is asked about again
+    /// when its next packet comes.
+    ///
+    /// # Errors
+    /// [`StaticError`] if they contradict themselves; then everything stays as it was.
+    pub fn set_statics(&mut self, statics: Statics) -> Result<(), StaticError> {
+        self.nat.set_statics(statics)?;
+        self.epoch = self.epoch.wrapping_add(1);
+        Ok(())
+    }
+
     /// Decides up to [`BATCH`] frames, in order. `out` must be new.
     pub fn batch(&mut self, now: Instant, frames: &[Frame<'_>], out: &mut Outbox<'_>) {
+        self.awake(now);
         // Three loops, so that the memory that one step waits for is already on its way for all.
         let mut batch: ArrayVec<Seen<'_>, BATCH> =
             frames.iter().take(BATCH).map(|frame| self.see(frame)).collect();
@@ -184,9 +228,24 @@ impl Firewall {
 
     /// Does what time demands, a bounded part of it; says when to be called again.
     pub fn tick(&mut self, now: Instant, out: &mut Outbox<'_>) -> Option<Instant> {
+        self.awake(now);
         self.ask_for_next_hop(now, out);
-        let nat = self.nat.tick(now, ENDED_AT_ONCE);
+        let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         [nat, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
+    }
+
+    /// A domain that was paused, or whose machine slept, finds its flows as old as it left them.
+    fn awake(&mut self, now: Instant) {
+        let silence = now.since(core::mem::replace(&mut self.last, now));
+        if silence > PAUSE {
+            self.nat.paused(silence);
+        }
+    }
+
+    /// How many flows there are.
+    #[must_use]
+    pub fn flows(&self) -> u32 {
+        self.nat.stats().flows
     }
 
     /// How many flows there is memory for.
@@ -251,6 +310,11 @@ impl Firewall {
         }
     }
 
+    /// Whether packets to `addr` are for us to take.
+    fn is_ours(&self, addr: IpAddr) -> bool {
+        self.own_addr(addr) == Some(addr) || self.nat.has_external(addr)
+    }
+
     /// Our address of the family of `other`.
     fn own_addr(&self, other: IpAddr) -> Option<IpAddr> {
         match other {
@@ -294,9 +358,23 @@ fn emit(
     out: &mut Outbox<'_>,
 ) -> Outcome {
     let change = Rewrite { eth_dst, eth_src, outer, quoted, decrement_ttl: true };
+    if packet.wire_len() > u32::from(to.mtu) {
+        return fragments::cut(packet, &change, to, out);
+    }
     let place = out.head().ok_or(DropReason::EgressFull)?;
     let head = packet.rewrite(&change, place)?;
     Ok(Emit { to: to.port, head: head.len, skip: head.skip, offload: packet.offload })
+}
+
+/// Whether a packet fits a link, or may be cut for it (RFC 4787 REQ-13).
+fn fits(packet: &Packet<'_>, mtu: u16) -> Result<(), Verdict> {
+    if packet.wire_len() <= u32::from(mtu) {
+        return Ok(());
+    }
+    if !packet.may_be_cut() {
+        return Err(DropReason::TooBig.into());
+    }
+    Ok(packet.need_whole()?)
 }
 
 /// Whether a packet with this source or destination can never be routed (RFC 6890).

@@ -5,23 +5,23 @@
 //! another client, or anything learnt from ARP.
 
 use super::policy::{Ruling, query};
-use super::{Firewall, Outcome, Reach, is_martian};
+use super::{Firewall, Outcome, Reach, fits, is_martian};
 use core::net::IpAddr;
 use nat::{Direction, FlowId, NewFlow, Passage};
 use rules::RejectKind;
 use wire::{
-    Arp, ArpOperation, DropReason, IcmpError, IcmpErrorKind, IcmpQuery, Instant, Mac, Ndp, Outbox,
-    Packet, Tcp, TcpFlags, Translation, Transport, Tuple, Verdict, reply,
+    Arp, ArpOperation, Dns, DropReason, IcmpError, IcmpErrorKind, IcmpQuery, Instant, Mac, Ndp,
+    Outbox, Packet, Tcp, TcpFlags, Translation, Transport, Tuple, Verdict, reply,
 };
 
 /// The ends of a flow that is to be opened.
-struct Ends {
+pub(super) struct Ends {
     /// As the client sent it.
-    tuple: Tuple,
+    pub(super) tuple: Tuple,
     /// The real destination, if it is not the one asked.
-    redirected: Option<IpAddr>,
+    pub(super) redirected: Option<IpAddr>,
     /// Our address.
-    external: IpAddr,
+    pub(super) external: IpAddr,
 }
 
 impl Firewall {
@@ -72,11 +72,20 @@ impl Firewall {
         let tuple = packet.tuple();
         let redirected = self.redirected(tuple.as_ref());
         let dst = redirected.unwrap_or(packet.dst);
+        let asks = match (redirected, packet.transport) {
+            (Some(_), Transport::Udp(_)) => Some(dns_query(packet)?),
+            _ => None,
+        };
         if is_martian(dst) {
             return Err(DropReason::MartianAddress.into());
         }
-        if self.own_addr(dst) == Some(dst) {
-            return self.knocked(now, from, packet, out);
+        if self.is_ours(dst) {
+            return match (self.nat.statics().hairpin, self.own_addr(dst)) {
+                (true, Some(external)) => {
+                    self.hairpin(now, from, packet, flow, dst == external, external, out)
+                }
+                _ => self.knocked(now, from, packet, out),
+            };
         }
         if self.links.is_a_client(dst) {
             return self.dropped(now, from, packet, DropReason::ClientToClient);
@@ -90,37 +99,46 @@ impl Firewall {
             (Transport::IcmpError(error), _) => {
                 self.error_from_client(now, from, uplink, packet, &error, out)
             }
-            (Transport::Fragment(_), _) => Err(DropReason::Fragment.into()),
+            (Transport::Fragment(fragment), _) => {
+                self.later_from_client(now, from, uplink, packet, &fragment, out)
+            }
             (_, None) => Err(DropReason::Untranslatable.into()),
             (_, Some(tuple)) => {
                 check_control(packet)?;
-                let passage = match self.pass(now, from, packet, flow, out)? {
-                    Some(passage) => passage,
+                let datagram = self.may_begin(now, from.port, packet)?;
+                let (flow, passage) = match self.pass(now, from, packet, flow, out)? {
+                    Some(passed) => passed,
                     None => {
                         let ends = Ends { tuple, redirected, external };
                         self.open(now, from, packet, &ends, out)?
                     }
                 };
+                if let Some(id) = asks {
+                    self.nat.ask(flow, id);
+                }
+                if let Some(datagram) = datagram {
+                    self.begin(now, &datagram, flow, Direction::Out, from, packet, out);
+                }
                 self.emit_to_world(packet, uplink, passage.change, Translation::NONE, out)
             }
         }
     }
 
     /// Takes a packet through its flow, if it has one and the rules still allow it.
-    fn pass(
+    pub(super) fn pass(
         &mut self,
         now: Instant,
         from: Reach,
         packet: &Packet<'_>,
         flow: Option<FlowId>,
         out: &mut Outbox<'_>,
-    ) -> Result<Option<Passage>, Verdict> {
+    ) -> Result<Option<(FlowId, Passage)>, Verdict> {
         let Some(flow) = flow else { return Ok(None) };
         if let Err(ruling) = self.renew(now, flow, packet) {
             return self.refused(now, from, packet, &ruling, out);
         }
         match self.nat.pass(now, flow, Direction::Out, &packet.transport) {
-            Ok(passage) if passage.client == from.port => Ok(Some(passage)),
+            Ok(passage) if passage.client == from.port => Ok(Some((flow, passage))),
             Ok(_) => Err(DropReason::SpoofedSource.into()),
             // It ended just now; the packet may begin another.
             Err(DropReason::Unsolicited) => Ok(None),
@@ -129,14 +147,14 @@ impl Firewall {
     }
 
     /// Opens a flow for a packet and takes it through, if the rules allow.
-    fn open(
+    pub(super) fn open(
         &mut self,
         now: Instant,
         from: Reach,
         packet: &Packet<'_>,
         ends: &Ends,
         out: &mut Outbox<'_>,
-    ) -> Result<Passage, Verdict> {
+    ) -> Result<(FlowId, Passage), Verdict> {
         let Ends { tuple, redirected, external } = *ends;
         self.check_opener(now, from, packet, out)?;
         let real = Tuple { dst: redirected.unwrap_or(tuple.dst), ..tuple };
@@ -157,7 +175,7 @@ impl Firewall {
         let opened = self.nat.open(now, &new);
         self.log_flow(now, from.port, &query, &ruling, opened.err());
         match opened {
-            Ok((_, passage)) => Ok(passage),
+            Ok(opened) => Ok(opened),
             Err(reason) => {
                 // RFC 5508 REQ-8: who is refused for want of room is told so.
                 self.reject(now, from, packet, RejectKind::AdminProhibited, out);
@@ -188,7 +206,7 @@ impl Firewall {
     }
 
     /// What every router does before it sends a packet on (RFC 1812 section 5.3.1, RFC 1191).
-    fn check_hop(
+    pub(super) fn check_hop(
         &mut self,
         now: Instant,
         from: Reach,
@@ -201,18 +219,16 @@ impl Firewall {
             self.error_to_client(now, from, packet, kind, out);
             return Err(DropReason::TtlExceeded.into());
         }
-        if packet.wire_len() > u32::from(mtu) {
-            if packet.dont_fragment {
-                let kind = IcmpErrorKind::TooBig { mtu: u32::from(mtu) };
-                self.error_to_client(now, from, packet, kind, out);
-            }
-            return Err(DropReason::TooBig.into());
+        let fits = fits(packet, mtu);
+        if fits == Err(DropReason::TooBig.into()) && packet.dont_fragment {
+            let kind = IcmpErrorKind::TooBig { mtu: u32::from(mtu) };
+            self.error_to_client(now, from, packet, kind, out);
         }
-        Ok(())
+        fits
     }
 
     /// A packet to the firewall itself: it answers pings, and refuses everything else.
-    fn knocked(
+    pub(super) fn knocked(
         &mut self,
         now: Instant,
         from: Reach,
@@ -238,6 +254,7 @@ impl Firewall {
         error: &IcmpError,
         out: &mut Outbox<'_>,
     ) -> Outcome {
+        self.believe(now, Direction::Out, packet, error)?;
         let passage = self.nat.icmp_error(now, Direction::Out, packet.src, &error.quote)?;
         // Only about its own flows, and only to whom it got the quoted packet from.
         if passage.client != from.port || error.quote.tuple.src != packet.dst {
@@ -297,8 +314,16 @@ impl Firewall {
     }
 }
 
+/// The id of a DNS query. What else is sent to a resolver that is really somewhere else goes nowhere.
+fn dns_query(packet: &Packet<'_>) -> Result<u16, DropReason> {
+    match packet.dns() {
+        Some(Dns { id, is_answer: false }) => Ok(id),
+        _ => Err(DropReason::BadHeader),
+    }
+}
+
 /// A first segment: SYN, and none of the flags that only make sense later.
-fn opens_connection(tcp: &Tcp) -> bool {
+pub(super) fn opens_connection(tcp: &Tcp) -> bool {
     let later = TcpFlags::ACK.with(TcpFlags::RST).with(TcpFlags::FIN);
     tcp.flags.contains(TcpFlags::SYN) && tcp.flags.0 & later.0 == 0
 }

@@ -5,7 +5,7 @@
 
 use super::{Author, Event, Firewall, LogLevel};
 use core::net::IpAddr;
-use nat::FlowId;
+use nat::{Direction, FlowId};
 use rules::{Action, Policy, Query, RejectKind, Zone};
 use wire::{DropReason, Instant, Packet, Port, Proto, QueryKind, Transport, Tuple};
 
@@ -53,7 +53,9 @@ impl Firewall {
         let line = policy.rule(decision.rule).map(|(_, rule)| rule.line);
         let (refused, reject) = match decision.action {
             // The world knows no way back to a client's own address.
-            Action::Accept if !policy.masquerades(query.from, query.to) => {
+            Action::Accept
+                if query.to == Zone::Uplink && !policy.masquerades(query.from, query.to) =>
+            {
                 (Some(DropReason::Untranslatable), Some(RejectKind::AdminProhibited))
             }
             Action::Accept => (None, None),
@@ -69,6 +71,17 @@ impl Firewall {
     /// # Errors
     /// What the rules say instead.
     pub(super) fn renew(
+    /// Asks about a flow from the world to a client, of which `lets_in` is known
+    /// ([`nat::Nat::still_lets_in`]).
+    pub(super) fn rule_inbound(&mut self, lets_in: Option<bool>, query: &Query) -> Ruling {
+        let silent = |refused| Ruling { refused, reject: None, author: None, log: false };
+        match lets_in {
+            None => silent(Some(DropReason::Unsolicited)),
+            Some(true) => silent(None),
+            Some(false) => Ruling { reject: None, ..self.rule(query) },
+        }
+    }
+
         &mut self,
         now: Instant,
         flow: FlowId,
@@ -79,9 +92,18 @@ impl Firewall {
         }
         // A flow that is gone is found out by whoever passes it.
         let Some(facts) = self.nat.facts(flow) else { return Ok(()) };
-        let tuple = Tuple { dst: facts.sent.dst, dport: facts.sent.dport, ..facts.asked };
-        let query = query(&tuple, &packet.transport);
-        let ruling = self.rule(&query);
+        let (query, ruling) = match facts.opened {
+            Direction::Out => {
+                let tuple = Tuple { dst: facts.sent.dst, dport: facts.sent.dport, ..facts.asked };
+                let query = query(&tuple, &packet.transport);
+                (query, self.rule(&query))
+            }
+            Direction::In => {
+                let query = inbound_query(&facts.asked.reversed(), &packet.transport);
+                let lets_in = self.nat.still_lets_in(&facts);
+                (query, self.rule_inbound(lets_in, &query))
+            }
+        };
         if ruling.refused.is_none() {
             self.nat.approve(flow, self.epoch);
             return Ok(());
@@ -153,6 +175,11 @@ pub(super) fn query(tuple: &Tuple, carried: &Transport) -> Query {
     let (sport, dport) = (tuple.sport, tuple.dport);
     let icmp = |echo| match carried {
         Transport::IcmpQuery(query) if query.kind == QueryKind::Timestamp => 13,
+/// The question to the rules about a flow from the world to a client.
+pub(super) fn inbound_query(tuple: &Tuple, carried: &Transport) -> Query {
+    Query { from: Zone::Uplink, to: Zone::Clients, ..query(tuple, carried) }
+}
+
         _ => echo,
     };
     let transport = match tuple.proto {

@@ -14,7 +14,7 @@ use wire::{
 
 const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x99]);
 
-fn arp_request(mac: Mac, sender: IpAddr, target: IpAddr) -> Vec<u8> {
+pub fn arp_request(mac: Mac, sender: IpAddr, target: IpAddr) -> Vec<u8> {
     let (IpAddr::V4(sender), IpAddr::V4(target)) = (sender, target) else { panic!() };
     let mut out = [0; REPLY_MAX];
     let len = reply::arp_request(mac, sender, target, &mut out).unwrap();

@@ -22,20 +22,57 @@ fn redirecting(rules: &str) -> Config {
     Config { dns, ..config(rules) }
 }
 
+/// A DNS message with a header and a little more.
+fn message(id: u16, is_answer: bool) -> Vec<u8> {
+    let [a, b] = id.to_be_bytes();
+    let flags = if is_answer { 0x81 } else { 0x01 };
+    vec![a, b, flags, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+}
+
+fn query(from: u16, resolver: IpAddr, id: u16) -> Vec<u8> {
+    from_work(Spec::udp((work(), from), (resolver, 53)).payload(&message(id, false)))
+}
+
+fn answer(resolver: IpAddr, port: u16, id: u16) -> Vec<u8> {
+    from_world(Spec::udp((resolver, 53), (us(), port)).payload(&message(id, true)))
+}
+
 #[test]
-fn queries_go_to_the_real_resolver_and_answers_come_from_the_one_asked() {
+fn n38_each_query_is_answered_once_by_the_resolver_asked_and_then_its_port_is_closed() {
     let mut world = World::new(redirecting("accept"));
     for resolver in [asked(), ip("10.139.1.2")] {
-        let query = from_work(Spec::udp((work(), 5000), (resolver, 53)));
-        let sent = packet(&world.send(WORK, &query).emitted(UPLINK)).tuple().unwrap();
+        let ask = query(5000, resolver, 7);
+        let sent = packet(&world.send(WORK, &ask).emitted(UPLINK)).tuple().unwrap();
         assert_eq!((sent.src, sent.dst, sent.dport), (us(), real(), 53));
-        // A and AAAA share a socket: both answers arrive.
-        for answer in [b"A", b"B"] {
-            let answer = from_world(Spec::udp((real(), 53), (us(), sent.sport)).payload(answer));
-            let got = world.send(UPLINK, &answer).emitted(WORK);
-            assert_eq!(packet(&got).tuple(), packet(&query).tuple().map(wire::Tuple::reversed));
+        // A and AAAA share a socket: both answers arrive, once each.
+        world.send(WORK, &query(5000, resolver, 8)).emitted(UPLINK);
+        world.send(UPLINK, &answer(real(), sent.sport, 9)).silent(DropReason::Unsolicited);
+        for id in [8, 7] {
+            let got = world.send(UPLINK, &answer(real(), sent.sport, id)).emitted(WORK);
+            assert_eq!(packet(&got).tuple(), packet(&ask).tuple().map(wire::Tuple::reversed));
+            world.send(UPLINK, &answer(real(), sent.sport, id)).silent(DropReason::Unsolicited);
         }
+        assert_eq!(world.firewall.flows(), 0, "closed with the last answer");
+        let again = packet(&world.send(WORK, &ask).emitted(UPLINK)).tuple().unwrap();
+        assert_ne!(again.sport, sent.sport, "another query, another port");
+        world.send(UPLINK, &answer(real(), again.sport, 7)).emitted(WORK);
     }
+}
+
+#[test]
+fn n38_what_is_no_query_goes_to_no_resolver_and_what_is_no_answer_comes_from_none() {
+    let mut world = World::new(redirecting("accept"));
+    for payload in [&b""[..], b"too short", &message(7, true)] {
+        let bad = from_work(Spec::udp((work(), 5000), (asked(), 53)).payload(payload));
+        world.send(WORK, &bad).silent(DropReason::BadHeader);
+    }
+    let port =
+        packet(&world.send(WORK, &query(5000, asked(), 7)).emitted(UPLINK)).tuple().unwrap().sport;
+    for payload in [&b"\0\x07"[..], &message(7, false)] {
+        let bad = from_world(Spec::udp((real(), 53), (us(), port)).payload(payload));
+        world.send(UPLINK, &bad).silent(DropReason::Unsolicited);
+    }
+    world.send(UPLINK, &answer(real(), port, 7)).emitted(WORK);
 }
 
 #[test]
@@ -54,7 +91,7 @@ fn tcp_queries_are_redirected_too() {
 #[test]
 fn only_the_real_resolver_may_answer() {
     let mut world = World::new(redirecting("accept"));
-    let query = from_work(Spec::udp((work(), 5000), (asked(), 53)));
+    let query = query(5000, asked(), 7);
     let sent = packet(&world.send(WORK, &query).emitted(UPLINK)).tuple().unwrap();
     for from in [asked(), web()] {
         let answer = from_world(Spec::udp((from, 53), (us(), sent.sport)));
@@ -72,7 +109,7 @@ fn other_ports_of_a_resolver_are_not_redirected() {
 #[test]
 fn rules_see_the_real_resolver() {
     let mut world = World::new(redirecting("accept udp 53 to 9.9.9.9\ndrop"));
-    let query = from_work(Spec::udp((work(), 5000), (asked(), 53)));
+    let query = query(5000, asked(), 7);
     world.send(WORK, &query).emitted(UPLINK);
     let direct = from_work(Spec::udp((work(), 5000), (ip("8.8.8.8"), 53)));
     world.send(WORK, &direct).silent(DropReason::RuleDrop);
@@ -82,7 +119,7 @@ fn rules_see_the_real_resolver() {
 fn our_own_address_may_be_the_one_asked() {
     let dns = Some(DnsRedirect { virtuals: vec![us()], reals: vec![real()] });
     let mut world = World::new(Config { dns, ..config("accept") });
-    let query = from_work(Spec::udp((work(), 5000), (us(), 53)));
+    let query = query(5000, us(), 7);
     assert_eq!(packet(&world.send(WORK, &query).emitted(UPLINK)).dst, real());
 }
 
@@ -90,7 +127,7 @@ fn our_own_address_may_be_the_one_asked() {
 fn the_policy_may_redirect_and_the_command_line_comes_before_it() {
     let text = "redirect dns 10.139.1.1 to 1.1.1.1\npolicy clients -> uplink {\naccept\n}\n\
                 nat clients -> uplink masquerade";
-    let query = from_work(Spec::udp((work(), 5000), (asked(), 53)));
+    let query = query(5000, asked(), 7);
     let target = |config| packet(&World::new(config).send(WORK, &query).emitted(UPLINK)).dst;
     assert_eq!(target(config_of(text)), ip("1.1.1.1"));
     let dns = redirecting("accept").dns;

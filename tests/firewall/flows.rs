@@ -6,12 +6,27 @@ use crate::world::{
     personal, us, us6, web, web6, work, work6,
 };
 use std::net::IpAddr;
+use std::time::Duration;
 use wire::{
-    Csum, DropReason, Frame, Gso, GsoKind, HEAD_MAX, Instant, Mac, Offload, Outbox, TcpFlags,
-    Transport, Tuple, Verdict,
+    Csum, DropReason, Frame, Gso, GsoKind, HEAD_MAX, Mac, Offload, Outbox, TcpFlags, Transport,
+    Tuple, Verdict,
 };
 
 const SYN_ACK: TcpFlags = TcpFlags::SYN.with(TcpFlags::ACK);
+
+/// Makes the header and TCP sums of a frame right.
+fn fix_sums(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let sum = !plain_sum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame[50..52].fill(0);
+    let len = u32::try_from(frame.len() - 34).unwrap();
+    let pseudo = plain_pseudo(work(), web(), 6, len);
+    let mut bytes = pseudo.to_be_bytes().to_vec();
+    bytes.extend(&frame[34..]);
+    let sum = !plain_sum(&bytes);
+    frame[50..52].copy_from_slice(&sum.to_be_bytes());
+}
 
 fn tuple(frame: &[u8]) -> Tuple {
     packet(frame).tuple().unwrap()
@@ -156,10 +171,88 @@ fn an_idle_flow_ends() {
     let mut world = World::new(config(OPEN));
     let asked = from_work(Spec::udp((work(), 5000), (web(), 123)));
     let port = tuple(&world.send(WORK, &asked).emitted(UPLINK)).sport;
-    world.now = Instant::from_secs(1000);
-    world.tick();
+    world.wait(301);
     let answer = from_world(Spec::udp((web(), 123), (us(), port)));
     world.send(UPLINK, &answer).silent(DropReason::Unsolicited);
+}
+
+#[test]
+fn n24_a_pause_of_three_hours_ages_nothing() {
+    let mut world = World::new(config(OPEN));
+    let asked = from_work(Spec::udp((work(), 5000), (web(), 123)));
+    let port = tuple(&world.send(WORK, &asked).emitted(UPLINK)).sport;
+    let answer = from_world(Spec::udp((web(), 123), (us(), port)));
+    world.wait(290);
+    world.now = world.now + Duration::from_secs(3 * 3600);
+    world.send(UPLINK, &answer).emitted(WORK);
+    world.wait(8);
+    world.send(UPLINK, &answer).emitted(WORK);
+    world.wait(8);
+    world.send(UPLINK, &answer).silent(DropReason::Unsolicited);
+}
+
+#[test]
+fn n33_sixty_five_thousand_resets_of_a_connection_that_is_not_theirs_end_nothing() {
+    let mut world = World::new(config(OPEN));
+    let port = open(&mut world, 40000);
+    world.send(UPLINK, &syn_ack(port)).emitted(WORK);
+    let ack = Kind::Tcp { sport: 40000, dport: 443, flags: TcpFlags::ACK, seq: 1001, ack: 5001 };
+    let data = from_work(Spec::new(work(), web(), ack));
+    world.send(WORK, &data).emitted(UPLINK);
+    for n in 0..=u16::MAX {
+        let seq = u32::from(n) << 16 | 77;
+        let kind = Kind::Tcp { sport: 443, dport: port, flags: TcpFlags::RST, seq, ack: 0 };
+        world.send(UPLINK, &from_world(Spec::new(web(), us(), kind).payload(b"")));
+    }
+    // Established still: it outlives the time of a connection that was reset.
+    world.wait(300);
+    world
+        .send(
+            UPLINK,
+            &from_world(Spec::new(
+                web(),
+                us(),
+                Kind::Tcp { sport: 443, dport: port, flags: TcpFlags::ACK, seq: 5001, ack: 1020 },
+            )),
+        )
+        .emitted(WORK);
+}
+
+#[test]
+fn n09_n28_payload_and_every_bit_that_is_not_a_name_stay_as_they_are() {
+    let mut world = World::new(config(OPEN));
+    // PORT with our address in it, DSCP, ECN, DF, urgent pointer, reserved bits, options, UDP without
+    // a sum.
+    let kind = Kind::Tcp { sport: 40000, dport: 21, flags: TcpFlags(0xe2), seq: 1000, ack: 0 };
+    let mut syn = from_work(Spec::new(work(), web(), kind).payload(b"PORT 10,137,0,10,4,1\r\n"));
+    syn[15] = 0xb9;
+    syn[18..20].copy_from_slice(&[0x12, 0x34]);
+    syn[46] |= 0x0e;
+    syn[52..54].copy_from_slice(&[0xab, 0xcd]);
+    fix_sums(&mut syn);
+    let sent = world.send(WORK, &syn).emitted(UPLINK);
+    let changed: Vec<usize> = (14..syn.len()).filter(|at| syn[*at] != sent[*at]).collect();
+    // TTL, header sum, source address, source port, TCP sum.
+    let names = [22, 24, 25, 26, 27, 28, 29, 34, 35, 50, 51];
+    assert!(changed.iter().all(|at| names.contains(at)), "{changed:?}");
+    let mut bare = from_work(Spec::udp((work(), 5060), (web(), 5060)).payload(b"INVITE sip:"));
+    bare[40..42].fill(0);
+    let sent = world.send_unsound(WORK, &bare).emitted(UPLINK);
+    assert_eq!((&sent[40..42], &sent[42..]), (&[0, 0][..], &bare[42..]));
+}
+
+#[test]
+fn n27_router_advertisements_and_redirects_go_nowhere() {
+    let mut world = World::new(config(OPEN));
+    for kind in [133, 134, 137] {
+        let kind = Kind::Icmp { kind, code: 0, rest: 0 };
+        let frame = from_work(Spec::new(work6(), web6(), kind.clone()).ttl(255));
+        world.send(WORK, &frame).silent(DropReason::Untranslatable);
+        let frame = from_world(Spec::new(web6(), us6(), kind).ttl(255));
+        world.send(UPLINK, &frame).silent(DropReason::Unsolicited);
+    }
+    let frame = from_world(Spec::new(web(), us(), Kind::Icmp { kind: 5, code: 1, rest: 0 }));
+    world.send(UPLINK, &frame).silent(DropReason::Unsolicited);
 }
 
 #[test]
@@ -227,13 +320,26 @@ fn what_is_longer_than_the_uplink_carries_is_told_its_mtu() {
         let Transport::IcmpError(error) = packet(&error).transport else { panic!() };
         assert_eq!(error.kind, wire::IcmpErrorKind::TooBig { mtu: 1400 });
     }
-    // Without DF it would have to be cut; nobody is told anything.
+    // Without DF it is cut.
     let mut long = from_work(Spec::udp((work(), 1), (web(), 2)).payload(&payload));
     long[20] = 0;
     long[24..26].fill(0);
     let sum = !plain_sum(&long[14..34]);
     long[24..26].copy_from_slice(&sum.to_be_bytes());
-    world.send(WORK, &long).silent(DropReason::TooBig);
+    let fate = world.send(WORK, &long);
+    assert_eq!(fate.verdict, Verdict::Kept);
+    let pieces: Vec<Vec<u8>> = fate
+        .replies
+        .into_iter()
+        .map(|(to, piece)| {
+            assert!(to == UPLINK && piece.len() <= 14 + 1400);
+            piece
+        })
+        .collect();
+    assert_eq!(pieces.len(), 2);
+    let whole = crate::fragments::join(&pieces);
+    crate::common::assert_sound(&whole);
+    assert_eq!((packet(&whole).src, whole.len()), (us(), long.len()));
 }
 
 #[test]
@@ -274,12 +380,6 @@ fn what_cannot_be_translated_is_dropped_and_counted() {
         world.send(WORK, &frame).silent(DropReason::Untranslatable);
     }
     assert_eq!(world.firewall.counters().drops[DropReason::Untranslatable], 4);
-    let mut fragment = from_work(Spec::udp((work(), 1), (web(), 2)));
-    fragment[20..22].copy_from_slice(&[0x20, 0]);
-    fragment[24..26].fill(0);
-    let sum = !plain_sum(&fragment[14..34]);
-    fragment[24..26].copy_from_slice(&sum.to_be_bytes());
-    world.send(WORK, &fragment).silent(DropReason::Fragment);
 }
 
 #[test]

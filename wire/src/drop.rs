@@ -36,7 +36,7 @@ drop_reasons! {
     BadChecksum = "bad-checksum",
     /// IPv4 options that route or record (RFC 7126).
     SourceRoute = "source-route",
-    /// A fragment.
+    /// A fragment that overlaps others, is too small or too many, or whose first never came.
     Fragment = "fragment",
     /// Destination MAC is not ours.
     NotForUs = "not-for-us",

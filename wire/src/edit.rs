@@ -83,11 +83,12 @@ impl Packet<'_> {
 }
 
 impl Rewrite {
-    /// Whether every new address is of the packet's family, and its checksums can follow.
+    /// Whether every new address is of the packet's family, and its checksums can follow: that of a
+    /// fragment stands in the first one.
     fn fits(&self, packet: &Packet<'_>) -> bool {
         let ends = [self.outer.src, self.outer.dst, self.quoted.src, self.quoted.dst];
         let same_family = ends.iter().flatten().all(|(ip, _)| ip.is_ipv6() == packet.is_ipv6());
-        let opaque = matches!(packet.transport, Transport::Fragment(_) | Transport::Other(_));
+        let opaque = matches!(packet.transport, Transport::Other(_));
         same_family && (!opaque || self.outer == Translation::NONE)
     }
 }

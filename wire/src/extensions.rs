@@ -20,11 +20,13 @@ pub(crate) struct Carried {
     pub(crate) protocol: IpNumber,
     /// Set iff it is only a part.
     pub(crate) fragment: Option<Fragment>,
+    /// Where the data starts that was cut: of a first fragment, extension headers may come first.
+    pub(crate) cut_at: usize,
 }
 
 /// Walks from the header of kind `protocol` at `l4` to the first that is no extension.
 pub(crate) fn walk(head: &[u8], l4: usize, protocol: IpNumber) -> Result<Carried, Fault> {
-    let mut at = Carried { l4, protocol, fragment: None };
+    let mut at = Carried { l4, protocol, fragment: None, cut_at: l4 };
     for position in 0..EXTENSIONS_MAX {
         let (len, fragment) = match at.protocol {
             IpNumber::IPV6_HEADER_HOP_BY_HOP if position > 0 => {
@@ -34,12 +36,21 @@ pub(crate) fn walk(head: &[u8], l4: usize, protocol: IpNumber) -> Result<Carried
                 (options_len(head, at.l4)?, None)
             }
             IpNumber::IPV6_ROUTE_HEADER => (routing_len(head, at.l4)?, None),
+            // A part of a part is no accident.
+            IpNumber::IPV6_FRAGMENTATION_HEADER if at.fragment.is_some() => {
+                return Err(DropReason::Fragment.into());
+            }
             IpNumber::IPV6_FRAGMENTATION_HEADER => (8, fragment(head, at.l4)?),
             _ => return Ok(at),
         };
         let next = head.get(at.l4).copied().ok_or(Fault::Short)?;
-        at = Carried { l4: at.l4.saturating_add(len), protocol: IpNumber(next), fragment };
+        at.l4 = at.l4.saturating_add(len);
+        at.protocol = IpNumber(next);
         if fragment.is_some() {
+            (at.fragment, at.cut_at) = (fragment, at.l4);
+        }
+        // What follows in a later fragment is data, whatever it looks like.
+        if fragment.is_some_and(|fragment| fragment.offset > 0) {
             return Ok(at);
         }
     }
@@ -68,5 +79,5 @@ fn fragment(head: &[u8], at: usize) -> Result<Option<Fragment>, Fault> {
     let field = be16(head, at.saturating_add(2)).ok_or(Fault::Short)?;
     let id = be32(head, at.saturating_add(4)).ok_or(Fault::Short)?;
     let (offset, more) = (field & !7, field & 1 == 1);
-    Ok((offset > 0 || more).then_some(Fragment { id, offset, more, protocol }))
+    Ok((offset > 0 || more).then_some(Fragment { id, offset, more, protocol, len: 0 }))
 }

@@ -94,6 +94,21 @@ pub(crate) fn v6(
     error(packet, kind, pseudo, bytes, l4_len)
 }
 
+/// Reads a message that goes on in other fragments, which only a query may.
+pub(crate) fn first_fragment(
+    bytes: &[u8],
+    l4_len: u32,
+    v6: bool,
+) -> Result<(Transport, usize), Fault> {
+    let header = Header::read(bytes, l4_len)?;
+    match (header.kind, v6) {
+        (8 | 0, false) => Ok(header.query(QueryKind::Echo, header.kind == 0)),
+        (13 | 14, false) => Ok(header.query(QueryKind::Timestamp, header.kind == 14)),
+        (128 | 129, true) => Ok(header.query(QueryKind::Echo, header.kind == 129)),
+        _ => Err(DropReason::Fragment.into()),
+    }
+}
+
 /// All of the message, if its checksum is right.
 fn believed(bytes: &[u8], l4_len: u32, pseudo: Sum) -> Result<&[u8], Fault> {
     let whole = bytes.get(..l4_len as usize).ok_or(Fault::Short)?;
@@ -138,7 +153,7 @@ fn quote(whole: &[u8], l3: usize, v6: bool) -> Result<(Quote, usize), Fault> {
         if ip.fragments_offset().value() > 0 {
             return Err(DropReason::UnrelatedIcmp.into());
         }
-        let carried = Carried { l4, protocol: ip.protocol(), fragment: None };
+        let carried = Carried { l4, protocol: ip.protocol(), fragment: None, cut_at: l4 };
         (ip.source_addr().into(), ip.destination_addr().into(), carried)
     };
     if carried.fragment.is_some_and(|fragment| fragment.offset > 0) {
@@ -204,6 +219,18 @@ fn ndp(
         },
     };
     Ok((Transport::Ndp(ndp), 24))
+}
+
+impl Packet<'_> {
+    /// Length in bytes of the packet that an ICMP error quotes, as its header says; `None` of
+    /// anything else.
+    #[must_use]
+    pub fn quoted_len(&self) -> Option<u32> {
+        let Transport::IcmpError(error) = self.transport else { return None };
+        let (l3, v6) = (usize::from(error.quote.l3), self.is_ipv6());
+        let len = u32::from(be16(self.head, l3.checked_add(if v6 { 4 } else { 2 })?)?);
+        Some(if v6 { len.saturating_add(40) } else { len })
+    }
 }
 
 fn short(at: usize) -> Result<u16, Fault> {

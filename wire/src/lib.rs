@@ -10,6 +10,8 @@
 extern crate std;
 
 mod bytes;
+pub mod cut;
+mod dns;
 mod drop;
 mod edit;
 mod extensions;
@@ -26,6 +28,7 @@ pub mod sums;
 mod time;
 mod tuple;
 
+pub use dns::Dns;
 pub use drop::{DropReason, PerReason};
 pub use edit::{NewHead, Rewrite, Translation};
 pub use frame::{Csum, Frame, Gso, GsoKind, HEAD_MAX, Offload, Takes, WHOLE_MAX};

@@ -3,15 +3,14 @@
 //! In: a verdict for each frame, heads, and whole frames of our own. Out: the same, by index.
 //! Never: allocates, or holds more than the caller gave room for.
 
-use crate::{DropReason, HEAD_MAX, Offload, Port, Unparsed};
+use crate::{DropReason, HEAD_MAX, Offload, Port, Unparsed, WHOLE_MAX};
 use arrayvec::ArrayVec;
 
 /// Most frames decided at once.
 pub const BATCH: usize = 64;
 
-/// Most bytes of a frame of our own. A quarter of a page, so that no reply crosses one; an ICMP error
-/// quotes no more than what makes 576 bytes anyhow (RFC 1812 section 4.3.2.3).
-pub const REPLY_MAX: usize = 1024;
+/// Most bytes of a frame of our own, or of one that was kept: half a page, so that none crosses one.
+pub const REPLY_MAX: usize = WHOLE_MAX;
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +19,9 @@ pub enum Verdict {
     Emit(Emit),
     /// Cannot be told from the head: bring up to [`crate::WHOLE_MAX`] bytes and ask again.
     NeedWhole,
+    /// Taken over into memory of our own. What is sent of it, now or later, is sent as a frame of our
+    /// own.
+    Kept,
     /// Not sent on, counted under its reason.
     Drop(DropReason),
 }
@@ -133,7 +135,7 @@ impl<'m> Outbox<'m> {
     pub fn head_bytes(&self, n: usize) -> Option<&[u8]> {
         match self.verdicts.get(n)? {
             Verdict::Emit(emit) => self.heads.get(n)?.get(..usize::from(emit.head)),
-            Verdict::NeedWhole | Verdict::Drop(_) => None,
+            Verdict::NeedWhole | Verdict::Kept | Verdict::Drop(_) => None,
         }
     }
 

@@ -74,6 +74,8 @@ pub struct Packet<'a> {
     pub dont_fragment: bool,
     /// What it carries.
     pub transport: Transport,
+    /// Set iff it is the first fragment of a packet, which goes on in others.
+    pub fragment: Option<Fragment>,
     /// What its sender left to be done. A blank checksum or a segmentation request only ever
     /// stands on the transport and family it is meant for.
     pub offload: Offload,
@@ -99,7 +101,8 @@ pub enum Transport {
         /// Message code.
         code: u8,
     },
-    /// Part of a larger packet.
+    /// Part of a packet, but not the first: only that one says what the packet carries, and where
+    /// to ([`Packet::fragment`]).
     Fragment(Fragment),
     /// Another protocol, by its IANA number.
     Other(u8),
@@ -296,6 +299,8 @@ pub struct Fragment {
     pub more: bool,
     /// IANA number of the protocol (IPv6: of the header) that was cut.
     pub protocol: u8,
+    /// Bytes of its data.
+    pub len: u32,
 }
 
 impl<'a> Packet<'a> {
@@ -325,10 +330,13 @@ impl<'a> Packet<'a> {
         self.ip_bytes().get(usize::from(header)..).unwrap_or_default()
     }
 
-    /// Whether the transport checksum is right. `None` if the packet is not whole, or carries
+    /// Whether the transport checksum is right. `None` if the packet is not whole, is a fragment, or carries
     /// nothing whose checksum is known. A blank one is right: it will be made from what is there.
     #[must_use]
     pub fn checksum_is_right(&self) -> Option<bool> {
+        if self.fragment.is_some() {
+            return None;
+        }
         let bytes = self.l4_bytes();
         let l4_len = u32::try_from(bytes.len()).ok()?;
         if l4_len.saturating_add(u32::from(self.l4.saturating_sub(self.l3))) != self.ip_len {
@@ -353,8 +361,12 @@ impl<'a> Packet<'a> {
     /// before a packet may do more than pass.
     ///
     /// # Errors
-    /// [`DropReason::BadChecksum`], or [`Unparsed::NeedWhole`] if that cannot be told from the head.
+    /// [`DropReason::BadChecksum`], or [`Unparsed::NeedWhole`] if that cannot be told from the head;
+    /// [`DropReason::Fragment`] if it cannot be told from all of it.
     pub fn trust_checksum(&self) -> Result<(), Unparsed> {
+        if self.fragment.is_some() {
+            return Err(DropReason::Fragment.into());
+        }
         if self.offload.csum != Csum::Unknown {
             return Ok(());
         }

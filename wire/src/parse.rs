@@ -112,6 +112,7 @@ fn ipv4<'a>(frame: &Frame<'a>, bytes: &'a [u8]) -> Result<Packet<'a>, Fault> {
         offset: ip.fragments_offset().value().saturating_mul(8),
         more: ip.more_fragments(),
         protocol: ip.protocol().0,
+        len: 0,
     });
     let l4 = ETHERNET_HEADER.saturating_add(ip.slice().len());
     let net = Net {
@@ -121,7 +122,7 @@ fn ipv4<'a>(frame: &Frame<'a>, bytes: &'a [u8]) -> Result<Packet<'a>, Fault> {
         ttl: ip.ttl(),
         dont_fragment: ip.dont_fragment(),
     };
-    packet(frame, &net, &Carried { l4, protocol: ip.protocol(), fragment })
+    packet(frame, &net, &Carried { l4, protocol: ip.protocol(), fragment, cut_at: l4 })
 }
 
 /// An IPv4 header whose sum is right.
@@ -185,6 +186,7 @@ fn packet<'a>(frame: &Frame<'a>, net: &Net, carried: &Carried) -> Result<Packet<
         ttl: net.ttl,
         dont_fragment: net.dont_fragment,
         transport: Transport::Other(carried.protocol.0),
+        fragment: None,
         offload: frame.offload,
     };
     let l4_len = end.checked_sub(u32::from(packet.l4)).ok_or(DropReason::BadHeader)?;
@@ -192,16 +194,57 @@ fn packet<'a>(frame: &Frame<'a>, net: &Net, carried: &Carried) -> Result<Packet<
     let l4 = frame.head.get(carried.l4..).ok_or(Fault::Short)?;
     let l4 = l4.get(..l4_len as usize).unwrap_or(l4);
     let v6 = packet.is_ipv6();
+    let len = end.saturating_sub(u32::try_from(carried.cut_at).unwrap_or(u32::MAX));
+    let fragment = carried.fragment.map(|fragment| Fragment { len, ..fragment });
     let (transport, header) = match carried {
-        Carried { fragment: Some(fragment), .. } => (Transport::Fragment(*fragment), 0),
+        Carried { protocol, .. } if fragment.is_some_and(|f| f.offset == 0) => {
+            first_fragment(*protocol, l4, l4_len, v6)?
+        }
+        Carried { fragment: Some(fragment), .. } => {
+            (Transport::Fragment(Fragment { len, ..*fragment }), 0)
+        }
         Carried { protocol: IpNumber::TCP, .. } => tcp(l4, l4_len)?,
         Carried { protocol: IpNumber::UDP, .. } => udp(l4, l4_len, frame.offload.gso.is_some())?,
         Carried { protocol: IpNumber::ICMP, .. } if !v6 => icmp::v4(&packet, l4, l4_len)?,
         Carried { protocol: IpNumber::IPV6_ICMP, .. } if v6 => icmp::v6(&packet, l4, l4_len)?,
         Carried { protocol, .. } => (Transport::Other(protocol.0), 0),
     };
-    check_offload(frame, &transport, v6)?;
-    Ok(Packet { transport, payload: offset(carried.l4.saturating_add(header))?, ..packet })
+    check_offload(frame, &transport, fragment.is_some(), v6)?;
+    let fragment = fragment.filter(|fragment| fragment.offset == 0);
+    let payload = offset(carried.l4.saturating_add(header))?;
+    Ok(Packet { transport, payload, fragment, ..packet })
+}
+
+/// The first fragment of a packet has to hold all of the transport header, or nobody could say what
+/// the packet is (RFC 1858 section 3, RFC 7112). Messages that are believed only with their checksum
+/// do not come in fragments (RFC 6980).
+fn first_fragment(
+    protocol: IpNumber,
+    bytes: &[u8],
+    l4_len: u32,
+    v6: bool,
+) -> Result<(Transport, usize), Fault> {
+    let tiny = |fault| match fault {
+        Fault::Bad(_) => Fault::Bad(DropReason::Fragment),
+        Fault::Short => Fault::Short,
+    };
+    match protocol {
+        IpNumber::TCP => tcp(bytes, l4_len).map_err(tiny),
+        IpNumber::UDP => {
+            let udp = UdpHeaderSlice::from_slice(bytes).map_err(|_| match l4_len {
+                ..8 => Fault::Bad(DropReason::Fragment),
+                _ => Fault::Short,
+            })?;
+            if u32::from(udp.length()) <= l4_len {
+                return Err(DropReason::Fragment.into());
+            }
+            let (sport, dport) = (udp.source_port(), udp.destination_port());
+            Ok((Transport::Udp(Udp { sport, dport, data: l4_len.saturating_sub(8) }), 8))
+        }
+        IpNumber::ICMP if !v6 => icmp::first_fragment(bytes, l4_len, v6).map_err(tiny),
+        IpNumber::IPV6_ICMP if v6 => icmp::first_fragment(bytes, l4_len, v6).map_err(tiny),
+        IpNumber(other) => Ok((Transport::Other(other), 0)),
+    }
 }
 
 fn tcp(bytes: &[u8], l4_len: u32) -> Result<(Transport, usize), Fault> {
@@ -257,10 +300,16 @@ fn udp(bytes: &[u8], l4_len: u32, gso: bool) -> Result<(Transport, usize), Fault
 
 /// A blank checksum is one of TCP or UDP; only TCP of the right family is to be segmented, and always
 /// with a blank checksum, since each segment gets its own.
-fn check_offload(frame: &Frame<'_>, transport: &Transport, v6: bool) -> Result<(), Fault> {
+fn check_offload(
+    frame: &Frame<'_>,
+    transport: &Transport,
+    part: bool,
+    v6: bool,
+) -> Result<(), Fault> {
     let tcp = matches!(transport, Transport::Tcp(_));
     let udp = matches!(transport, Transport::Udp(_));
-    let blank_ok = frame.offload.csum != Csum::Blank || tcp || udp;
+    // The sum of a part is that of the whole, which nobody here could make.
+    let blank_ok = frame.offload.csum != Csum::Blank || (tcp || udp) && !part;
     let gso_ok = frame.offload.gso.is_none_or(|gso| {
         tcp && frame.offload.csum == Csum::Blank
             && gso.size > 0

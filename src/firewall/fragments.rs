@@ -1,0 +1,226 @@
+//! Packets in fragments: the first finds the way, the others follow it.
+//!
+//! In: fragments in any order. Out: each on its way under the names its first one got, or kept until
+//! that has come. Never: a fragment before its first has passed rules and translation.
+
+use super::{Firewall, Outcome, Reach, fits};
+use nat::{DatagramId, Direction, FlowId, Later, Passage, Piece};
+use wire::{
+    DropReason, Fragment, Frame, Instant, Mac, Offload, Outbox, Packet, Parsed, Port, Rewrite,
+    Translation, Transport, Verdict, WHOLE_MAX, cut, parse,
+};
+
+/// A datagram whose first fragment is on its way.
+pub(super) struct Begun {
+    id: DatagramId,
+    piece: Piece,
+    tcp_base: Option<u32>,
+}
+
+/// Between which Ethernet addresses fragments go on, and where.
+#[derive(Clone, Copy)]
+struct Way {
+    to: Reach,
+    dst: Mac,
+    src: Mac,
+}
+
+impl Firewall {
+    /// What is to be remembered of a first fragment if it passes; `None` of a whole packet.
+    ///
+    /// # Errors
+    /// [`DropReason::Fragment`] if its datagram has another one.
+    pub(super) fn may_begin(
+        &mut self,
+        now: Instant,
+        from: Port,
+        packet: &Packet<'_>,
+    ) -> Result<Option<Begun>, DropReason> {
+        let Some(fragment) = packet.fragment else { return Ok(None) };
+        let (id, piece) = place(from, packet, &fragment)?;
+        self.fragments.may_begin(now, &id)?;
+        let tcp_base = match packet.transport {
+            Transport::Tcp(tcp) => {
+                Some(tcp.seq.wrapping_sub(fragment.len.saturating_sub(tcp.data)))
+            }
+            _ => None,
+        };
+        Ok(Some(Begun { id, piece, tcp_base }))
+    }
+
+    /// The first fragment passed by `flow` of `client`: what waited for it goes after it.
+    #[allow(clippy::too_many_arguments, reason = "all of them are about this one packet")]
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        begun: &Begun,
+        flow: FlowId,
+        direction: Direction,
+        client: Reach,
+        packet: &Packet<'_>,
+        out: &mut Outbox<'_>,
+    ) {
+        let Begun { id, piece, tcp_base } = *begun;
+        self.fragments.begin(now, id, piece, flow, client.port, tcp_base);
+        let Some(way) = self.way(direction, client, packet) else { return };
+        let Self { nat, fragments, early_out, early_in, counters, .. } = self;
+        let early = match direction {
+            Direction::Out => early_out,
+            Direction::In => early_in,
+        };
+        while let Some(bytes) = early.next(now, &id) {
+            let mut follow = |packet: &Packet<'_>, piece| match fragments.later(now, &id, piece)? {
+                Later::Follows(flow, end) => {
+                    let passage = nat.follow(now, flow, direction, end)?;
+                    write(packet, &passage, way, out)
+                }
+                Later::Early => Err(DropReason::Fragment),
+            };
+            match reread(id.from, bytes).and_then(|(packet, piece)| follow(&packet, piece)) {
+                Ok(()) => counters.released(bytes.len()),
+                Err(reason) => counters.dropped(reason),
+            }
+        }
+    }
+
+    /// A later fragment of a client.
+    pub(super) fn later_from_client(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        uplink: Reach,
+        packet: &Packet<'_>,
+        fragment: &Fragment,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        let (_, passage) = self.later(now, from.port, Direction::Out, packet, fragment)?;
+        if passage.client != from.port {
+            return Err(DropReason::SpoofedSource.into());
+        }
+        self.emit_to_world(packet, uplink, passage.change, Translation::NONE, out)
+    }
+
+    /// A later fragment of the world.
+    pub(super) fn later_from_world(
+        &mut self,
+        now: Instant,
+        uplink: Reach,
+        packet: &Packet<'_>,
+        fragment: &Fragment,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        if !self.is_ours(packet.dst) {
+            return Err(DropReason::Unsolicited.into());
+        }
+        if packet.ttl <= 1 {
+            return Err(DropReason::TtlExceeded.into());
+        }
+        let (_, passage) = self.later(now, uplink.port, Direction::In, packet, fragment)?;
+        let client = self.links.client(passage.client).ok_or(DropReason::EgressDown)?;
+        fits(packet, client.mtu)?;
+        super::emit_to_client(packet, client, passage.change, Translation::NONE, out)
+    }
+
+    /// The way of a later fragment, if its first one has passed. Otherwise it is kept.
+    fn later(
+        &mut self,
+        now: Instant,
+        from: Port,
+        direction: Direction,
+        packet: &Packet<'_>,
+        fragment: &Fragment,
+    ) -> Result<(FlowId, Passage), Verdict> {
+        let (id, piece) = place(from, packet, fragment)?;
+        match self.fragments.later(now, &id, piece)? {
+            Later::Follows(flow, end) => Ok((flow, self.nat.follow(now, flow, direction, end)?)),
+            Later::Early => {
+                packet.need_whole()?;
+                let early = match direction {
+                    Direction::Out => &mut self.early_out,
+                    Direction::In => &mut self.early_in,
+                };
+                if early.keep(now, id, packet.head()) {
+                    self.counters.dropped(DropReason::Fragment);
+                }
+                Err(Verdict::Kept)
+            }
+        }
+    }
+
+    fn way(&self, direction: Direction, client: Reach, packet: &Packet<'_>) -> Option<Way> {
+        Some(match direction {
+            Direction::In => Way { to: client, dst: client.mac, src: Mac::BACKEND },
+            Direction::Out => {
+                let to = self.links.uplink()?;
+                let hop = if packet.is_ipv6() { &self.hop6 } else { &self.hop4 };
+                Way { to, dst: hop.mac(), src: to.mac }
+            }
+        })
+    }
+}
+
+/// Which datagram a fragment belongs to, and where it stands in it.
+fn place(
+    from: Port,
+    packet: &Packet<'_>,
+    fragment: &Fragment,
+) -> Result<(DatagramId, Piece), DropReason> {
+    // In IPv6 the fragments of one packet may differ in what they say follows (RFC 8200 section 4.5).
+    let protocol = if packet.is_ipv6() { 0 } else { fragment.protocol };
+    let (src, dst, id) = (packet.src, packet.dst, fragment.id);
+    Ok((DatagramId { from, src, dst, id, protocol }, Piece::new(fragment, fragment.len)?))
+}
+
+/// Reads a frame that was kept.
+fn reread(from: Port, bytes: &[u8]) -> Result<(Packet<'_>, Piece), DropReason> {
+    let len = u32::try_from(bytes.len()).map_err(|_| DropReason::Fragment)?;
+    match parse(&Frame { from, head: bytes, len, offload: Offload::NONE }) {
+        Ok(Parsed::Ip(packet)) => match packet.transport {
+            Transport::Fragment(fragment) => Ok((packet, place(from, &packet, &fragment)?.1)),
+            _ => Err(DropReason::Fragment),
+        },
+        _ => Err(DropReason::Fragment),
+    }
+}
+
+/// Writes a frame that was kept, under its new names.
+fn write(
+    packet: &Packet<'_>,
+    passage: &Passage,
+    way: Way,
+    out: &mut Outbox<'_>,
+) -> Result<(), DropReason> {
+    if packet.wire_len() > u32::from(way.to.mtu) {
+        return Err(DropReason::TooBig);
+    }
+    let change = Rewrite {
+        eth_dst: way.dst,
+        eth_src: way.src,
+        outer: passage.change,
+        quoted: Translation::NONE,
+        decrement_ttl: true,
+    };
+    let mut result = Ok(());
+    let sent = out.reply(way.to.port, |place| {
+        let written = packet.rewrite_whole(&change, place);
+        written.map_err(|reason| result = Err(reason)).ok()
+    });
+    sent.map_err(|_| DropReason::EgressFull).and(result)
+}
+
+/// Sends a packet in fragments that its link carries.
+pub(super) fn cut(
+    packet: &Packet<'_>,
+    change: &Rewrite,
+    to: Reach,
+    out: &mut Outbox<'_>,
+) -> Outcome {
+    let mut whole = [0; WHOLE_MAX];
+    let len = packet.rewrite_whole(change, &mut whole)?;
+    let whole = whole.get(..len).unwrap_or_default();
+    for nth in 0..cut::count(len, to.mtu) {
+        let sent = out.reply(to.port, |place| cut::fragment(whole, nth, to.mtu, place));
+        sent.map_err(|_| DropReason::EgressFull)?;
+    }
+    Err(Verdict::Kept)
+}

@@ -1,0 +1,130 @@
+//! Clients that meet at one of our own addresses (RFC 4787 REQ-9, RFC 5382 REQ-8, RFC 5508 REQ-7).
+//!
+//! In: a packet of a client to an external address. Out: the same, out through the sender's flow and
+//! back in through another client's, so that each sees the other's external name only. Never: an
+//! answer that depends on whether a port is mapped, unless the rules between clients let it pass.
+
+use super::inbound::may_open;
+use super::outbound::{Ends, check_control};
+use super::policy::query;
+use super::{Firewall, Outcome, Reach, emit_to_client};
+use core::net::IpAddr;
+use nat::{Direction, FlowId};
+use rules::{Query, Zone};
+use wire::{
+    DropReason, IcmpError, IcmpErrorKind, Instant, Outbox, Packet, Translation, Transport, Tuple,
+    Verdict,
+};
+
+/// What everything is dropped for that goes out and does not come in again.
+const NOBODY: Verdict = Verdict::Drop(DropReason::Unsolicited);
+
+impl Firewall {
+    /// A packet to the address `packet.dst` of ours, which is also that of the firewall itself if
+    /// `shared`.
+    #[allow(clippy::too_many_arguments, reason = "all of them are about this one packet")]
+    pub(super) fn hairpin(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        flow: Option<FlowId>,
+        shared: bool,
+        external: IpAddr,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        match packet.transport {
+            Transport::Tcp(_) | Transport::Udp(_) => {}
+            Transport::IcmpQuery(_) if !shared => {}
+            Transport::IcmpError(error) => {
+                return self.hairpin_error(now, from, packet, &error, out);
+            }
+            _ => return self.knocked(now, from, packet, out),
+        }
+        if packet.fragment.is_some() {
+            return Err(DropReason::Fragment.into());
+        }
+        let tuple = packet.tuple().ok_or(DropReason::Untranslatable)?;
+        // As long as what the uplink carries, wherever it goes.
+        let mtu = self.links.uplink().map_or(u16::MAX, |uplink| uplink.mtu);
+        self.check_hop(now, from, packet, mtu, out)?;
+        check_control(packet)?;
+        let (_, sent) = match self.pass(now, from, packet, flow, out)? {
+            Some(passed) => passed,
+            None => {
+                let ends = Ends { tuple, redirected: None, external };
+                self.open(now, from, packet, &ends, out)?
+            }
+        };
+        let back = self.flow_back(now, packet, &tuple, &sent.tuple)?;
+        if self.renew(now, back, packet).is_err() {
+            return Err(NOBODY);
+        }
+        let got = self.nat.pass(now, back, Direction::In, &packet.transport).map_err(|_| NOBODY)?;
+        let client = self.links.client(got.client).ok_or(NOBODY)?;
+        if packet.wire_len() > u32::from(client.mtu) {
+            return Err(DropReason::TooBig.into());
+        }
+        let change = Translation { src: sent.change.src, dst: got.change.dst };
+        emit_to_client(packet, client, change, Translation::NONE, out)
+    }
+
+    /// The flow that what left as `sent` comes back in by, if rules between clients let it.
+    fn flow_back(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        asked: &Tuple,
+        sent: &Tuple,
+    ) -> Result<FlowId, Verdict> {
+        if let Some(flow) = self.nat.find_in(now, self.nat.hash(sent), sent) {
+            let there = self.nat.facts(flow).ok_or(NOBODY)?.asked;
+            let allowed = self.may_meet(packet, asked, (there.src, there.sport));
+            return if allowed { Ok(flow) } else { Err(NOBODY) };
+        }
+        let inbound = self.nat.inbound(sent, |addr| self.links.is_a_client(addr)).ok_or(NOBODY)?;
+        if !may_open(packet) || !self.may_meet(packet, asked, inbound.to) {
+            return Err(NOBODY);
+        }
+        self.open_inbound(now, packet, *sent, &inbound).map_err(|_| NOBODY)
+    }
+
+    /// Whether the rules between clients let the sender of a packet reach the client at `to`. They
+    /// are asked for every packet: none of the two flows is between clients.
+    fn may_meet(&mut self, packet: &Packet<'_>, asked: &Tuple, to: (IpAddr, u16)) -> bool {
+        let tuple = Tuple { dst: to.0, dport: to.1, ..*asked };
+        let query = query(&tuple, &packet.transport);
+        let query = Query { from: Zone::Clients, to: Zone::Clients, ..query };
+        self.rule(&query).refused.is_none()
+    }
+
+    /// An error of a client about a packet that came to it this way.
+    fn hairpin_error(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        error: &IcmpError,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        if packet.ttl <= 1 {
+            let kind = IcmpErrorKind::TimeExceeded { code: 0 };
+            self.error_to_client(now, from, packet, kind, out);
+            return Err(DropReason::TtlExceeded.into());
+        }
+        self.believe(now, Direction::Out, packet, error)?;
+        let left = self.nat.icmp_error(now, Direction::Out, packet.src, &error.quote)?;
+        if left.client != from.port || error.quote.tuple.src != packet.dst {
+            return Err(DropReason::UnrelatedIcmp.into());
+        }
+        // The packet it quotes, as it stood between the two flows.
+        let (dst, dport) = left.quoted.dst.ok_or(DropReason::UnrelatedIcmp)?;
+        let mut quote = error.quote;
+        quote.tuple = Tuple { dst, dport, ..quote.tuple };
+        let got = self.nat.icmp_error(now, Direction::In, dst, &quote)?;
+        let client = self.links.client(got.client).ok_or(DropReason::EgressDown)?;
+        let outer = Translation { src: left.outer.src, dst: got.outer.dst };
+        let quoted = Translation { src: got.quoted.src, dst: left.quoted.dst };
+        emit_to_client(packet, client, outer, quoted, out)
+    }
+}
