@@ -66,11 +66,6 @@ impl Firewall {
         Ruling { refused, reject, author, log: decision.log }
     }
 
-    /// Whether the rules as they are now let `flow` go on; if not, it is over.
-    ///
-    /// # Errors
-    /// What the rules say instead.
-    pub(super) fn renew(
     /// Asks about a flow from the world to a client, of which `lets_in` is known
     /// ([`nat::Nat::still_lets_in`]).
     pub(super) fn rule_inbound(&mut self, lets_in: Option<bool>, query: &Query) -> Ruling {
@@ -82,6 +77,11 @@ impl Firewall {
         }
     }
 
+    /// Whether the rules as they are now let `flow` go on; if not, it is over.
+    ///
+    /// # Errors
+    /// What the rules say instead.
+    pub(super) fn renew(
         &mut self,
         now: Instant,
         flow: FlowId,
@@ -170,16 +170,16 @@ impl Firewall {
     }
 }
 
-/// The question to the rules about a flow from a client to the world.
-pub(super) fn query(tuple: &Tuple, carried: &Transport) -> Query {
-    let (sport, dport) = (tuple.sport, tuple.dport);
-    let icmp = |echo| match carried {
-        Transport::IcmpQuery(query) if query.kind == QueryKind::Timestamp => 13,
 /// The question to the rules about a flow from the world to a client.
 pub(super) fn inbound_query(tuple: &Tuple, carried: &Transport) -> Query {
     Query { from: Zone::Uplink, to: Zone::Clients, ..query(tuple, carried) }
 }
 
+/// The question to the rules about a flow from a client to the world.
+pub(super) fn query(tuple: &Tuple, carried: &Transport) -> Query {
+    let (sport, dport) = (tuple.sport, tuple.dport);
+    let icmp = |echo| match carried {
+        Transport::IcmpQuery(query) if query.kind == QueryKind::Timestamp => 13,
         _ => echo,
     };
     let transport = match tuple.proto {
