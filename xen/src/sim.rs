@@ -20,12 +20,14 @@ mod memory;
 pub mod peer_back;
 pub mod peer_front;
 pub mod toolstack;
+mod witness;
 pub mod xenstored;
 
 pub use actors::{Actor, ActorId};
 pub use hypervisor::SimHypervisor;
 pub use labels::{Exposure, Label};
 pub use memory::{SimMapped, SimPage, SimPrivate, Touch, TouchKind};
+pub use witness::Witness;
 
 use crate::hypervisor::{CopyOp, DomId, EvtPort, FrameNo, GrantStatus, Shutdown};
 use std::boxed::Box;
