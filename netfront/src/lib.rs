@@ -17,6 +17,7 @@ mod list;
 mod pool;
 mod rx;
 mod seen;
+mod stall;
 mod tx;
 mod uplink;
 mod vif;

@@ -9,6 +9,7 @@ use crate::link::Link;
 use crate::list::{List, Listed, ROOT};
 use crate::pool::Pool;
 use crate::seen::{Backend, Problem};
+use crate::stall::{Seen, Stall};
 use crate::vif::{self, Heard, REFUSED, Vif, Wrote};
 use crate::{Config, Notice, Slots};
 use alloc::collections::VecDeque;
@@ -18,7 +19,6 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use wire::{Instant, Mac, Port, Takes};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet};
-use xen::io::SLOTS_MAX;
 use xen::store::{Client, Event, Outcome, Reply, RequestId, StoreError};
 use xen::xenbus::XenbusState;
 
@@ -26,10 +26,6 @@ use xen::xenbus::XenbusState;
 const PROBLEMS_MAX: usize = 32;
 /// Least and most time between two tries to get pages out of quarantine.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
-/// Slots that a frame may take; with less room, frames wait in their senders' rings.
-const FRAME: u32 = SLOTS_MAX as u32 + 2;
-/// How long they wait for a backend that gives no sign of life before they are lost instead.
-const STALL: Duration = Duration::from_millis(500);
 
 /// Longest packet on a link without scatter-gather, in bytes: its frame is one slot (ETH_DATA_LEN, as
 /// xennet_change_mtu of Linux has it).
@@ -65,18 +61,7 @@ struct Active<H: Hypervisor> {
     link: Link<H>,
     /// Its name, once connected.
     up: Option<Port>,
-    /// Set while there is no room for a frame.
-    full: Option<Full>,
-}
-
-/// A TX ring that the backend does not empty.
-struct Full {
-    /// Slots that are free nevertheless.
-    room: u32,
-    /// When it last gave a sign of life.
-    since: Instant,
-    /// Since then too long has passed.
-    stalled: bool,
+    stall: Stall,
 }
 
 impl<H: Hypervisor> Netfront<H> {
@@ -178,8 +163,7 @@ impl<H: Hypervisor> Netfront<H> {
     /// Whether the backend has left frames unanswered for so long that it is no use to wait for room.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
-        let full = self.active.as_ref().and_then(|active| active.full.as_ref());
-        full.is_some_and(|full| full.stalled)
+        self.active.as_ref().is_some_and(|active| active.stall.is_stalled())
     }
 
     /// What the backend can take; while there is none, nothing is left to do for it.
@@ -372,7 +356,7 @@ impl<H: Hypervisor> Netfront<H> {
                     mtu,
                     link,
                     up: None,
-                    full: None,
+                    stall: Stall::default(),
                 });
                 self.write(h, store, n, Wrote::Offer, now);
             }
@@ -481,33 +465,20 @@ impl<H: Hypervisor> Netfront<H> {
     /// Sees whether the backend takes frames at all; returns when to look again if it does not.
     fn watch_room(&mut self, now: Instant) -> Option<Instant> {
         let active = self.active.as_mut().filter(|active| active.up.is_some())?;
-        let room = active.link.room().0;
-        let stalled = active.full.as_ref().is_some_and(|full| full.stalled);
-        if room >= FRAME {
-            active.full = None;
-            if stalled {
-                let text = format!("{} takes frames again", active.backend.dom);
-                self.complain(text, now);
-            }
-            return None;
-        }
-        let full = active.full.get_or_insert(Full { room, since: now, stalled: false });
-        if room > full.room {
-            (full.since, full.stalled) = (now, false);
-        }
-        full.room = room;
-        let due = full.since + STALL;
-        if now < due {
-            return Some(due);
-        }
-        if stalled {
-            return None;
-        }
-        full.stalled = true;
         let dom = active.backend.dom;
-        self.complain(format!("{dom} takes no frames: they are lost until it does"), now);
-        // What has been waiting is to be seen to now.
-        Some(now)
+        match active.stall.look(active.link.room().0, now) {
+            Seen::Room | Seen::StillStalled => None,
+            Seen::Waiting(until) => Some(until),
+            Seen::Stalled => {
+                self.complain(format!("{dom} takes no frames: they are lost until it does"), now);
+                // What has been waiting is to be seen to now.
+                Some(now)
+            }
+            Seen::Over => {
+                self.complain(format!("{dom} takes frames again"), now);
+                None
+            }
+        }
     }
 
     fn report(&mut self, n: usize, problem: &Problem, now: Instant) {

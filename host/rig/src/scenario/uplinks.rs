@@ -60,22 +60,25 @@ fn uplink_vif(world: &World) -> Result<Vif> {
 
 fn other_index(world: &mut World) -> Result<()> {
     let vif = uplink_vif(world)?;
-    for old in [0, 1] {
-        let console = Console::from_now(world);
-        world.xen.network_attach(FIREWALL, &vif)?;
-        console.wait(world, &format!("is not used: the uplink is device/vif/{old}"))?;
-        world.xen.network_detach(FIREWALL, old)?;
-        console.wait(world, "uplink up: domain 0")?;
-        // Its hotplug script has run before the next one's: the route is the new one's again.
-        world.xen.dom0.sh(&format!("/bin/ip route replace {}/32 dev {}", vif.ip, newest(world)?))?;
-        fetch(&world.client(WORK)?, 200_000)?;
-        console.quiet_about_clients(world)?;
-    }
-    Ok(())
+    let console = Console::from_now(world);
+    world.xen.network_attach(FIREWALL, &vif)?;
+    console.wait(world, "device/vif/1 is not used: the uplink is device/vif/0")?;
+    world.xen.network_detach(FIREWALL, 0)?;
+    console.wait(world, "uplink up: domain 0")?;
+    // The script of the one that went has run last: the route is the other's again.
+    world.xen.dom0.sh(&format!("/bin/ip route replace {}/32 dev {}", vif.ip, dom0_end(world)?))?;
+    fetch(&world.client(WORK)?, 200_000)?;
+    let console_again = Console::from_now(world);
+    world.xen.network_detach(FIREWALL, 1)?;
+    world.xen.network_attach(FIREWALL, &vif)?;
+    console_again.wait(world, "uplink up: domain 0")?;
+    world.wait_uplink(&world.fw()?)?;
+    fetch(&world.client(WORK)?, 200_000)?;
+    console.quiet_about_clients(world)
 }
 
 /// dom0's end of the uplink that is left.
-fn newest(world: &World) -> Result<String> {
+fn dom0_end(world: &World) -> Result<String> {
     let fw = world.fw()?;
     let handles = world.xen.list(&format!("/local/domain/0/backend/vif/{}", fw.id))?;
     let handle = handles.last().cloned().unwrap_or_default();
