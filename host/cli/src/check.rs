@@ -1,77 +1,101 @@
-//! `tidegate check`: reads policies and tells what is wrong with them. Never writes a file.
+//! `tidegate check`: reads policies and tells what is wrong with them, and what is odd. Never writes a
+//! file.
 
 use crate::{Unusable, count, read, tell};
-use lang::{Compiled, Diagnostic};
+use lang::{Compiled, Diagnostic, Level};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
+/// What is to be told, and how.
+pub(crate) struct Wanted {
+    pub(crate) json: bool,
+    pub(crate) notes: bool,
+    pub(crate) deny_warnings: bool,
+}
+
 /// Checks `files`; whether all of them can be obeyed.
-pub(crate) fn run(files: &[PathBuf], json: bool) -> Result<bool, Unusable> {
+pub(crate) fn run(files: &[PathBuf], wanted: &Wanted) -> Result<bool, Unusable> {
     let mut all_good = true;
     let mut reports = Vec::new();
     for path in files {
         let name = path.to_string_lossy();
-        let outcome = lang::compile(&name, &read(path)?);
-        all_good &= outcome.is_ok();
-        if json {
-            reports.push(report(&name, &outcome));
+        let (compiled, mut found) = lang::check(&name, &read(path)?);
+        found.retain(|one| wanted.notes || one.level != Level::Note);
+        all_good &= compiled.is_some() && !(wanted.deny_warnings && warnings(&found) > 0);
+        if wanted.json {
+            reports.push(report(&name, compiled.as_ref(), &found));
             continue;
         }
-        match outcome {
-            Ok(compiled) => println!("{}", summary(&name, &compiled)),
-            Err(mistakes) => {
-                tell(&mistakes);
-                println!("{name}: {}", count(mistakes.len(), "mistake"));
+        tell(&found);
+        match compiled {
+            Some(compiled) => println!("{}", summary(&name, &compiled, warnings(&found))),
+            None => {
+                let mistakes = found.iter().filter(|one| one.level == Level::Error).count();
+                println!("{name}: {}", count(mistakes, "mistake"));
             }
         }
     }
-    if json {
+    if wanted.json {
         println!("{:#}", json!({ "ok": all_good, "files": reports }));
     }
     Ok(all_good)
 }
 
-fn summary(name: &str, compiled: &Compiled) -> String {
+fn warnings(found: &[Diagnostic]) -> usize {
+    found.iter().filter(|one| one.level == Level::Warning).count()
+}
+
+fn summary(name: &str, compiled: &Compiled, warnings: usize) -> String {
     let rules = count(rules(compiled), "rule");
     let expectations = count(compiled.expectations, "expectation");
-    format!("{name}: good; {rules}, {expectations} met, digest {}", compiled.policy.digest())
+    let warned = match warnings {
+        0 => String::new(),
+        n => format!("{}, ", count(n, "warning")),
+    };
+    let digest = compiled.policy.digest();
+    format!("{name}: good; {rules}, {expectations} met, {warned}digest {digest}")
 }
 
 fn rules(compiled: &Compiled) -> usize {
     compiled.policy.rule_ids().count().saturating_sub(1)
 }
 
-fn report(name: &str, outcome: &Result<Compiled, Vec<Diagnostic>>) -> Value {
-    match outcome {
-        Ok(compiled) => json!({
+fn report(name: &str, compiled: Option<&Compiled>, found: &[Diagnostic]) -> Value {
+    let of = |error: bool| {
+        let fitting = found.iter().filter(|one| (one.level == Level::Error) == error);
+        fitting.map(diagnostic).collect::<Vec<_>>()
+    };
+    let (mistakes, remarks) = (of(true), of(false));
+    match compiled {
+        Some(compiled) => json!({
             "file": name,
             "ok": true,
             "rules": rules(compiled),
             "expectations": compiled.expectations,
             "digest": compiled.policy.digest().to_string(),
-            "mistakes": [],
+            "mistakes": mistakes,
+            "remarks": remarks,
         }),
-        Err(mistakes) => json!({
-            "file": name,
-            "ok": false,
-            "mistakes": mistakes.iter().map(mistake).collect::<Vec<_>>(),
-        }),
+        None => json!({ "file": name, "ok": false, "mistakes": mistakes, "remarks": remarks }),
     }
 }
 
-fn mistake(mistake: &Diagnostic) -> Value {
+/// A mistake or remark as JSON.
+pub(crate) fn diagnostic(one: &Diagnostic) -> Value {
     let label = |label: &lang::Label| {
-        let place = mistake.place_of(label);
+        let place = one.place_of(label);
         json!({ "line": place.line, "column": place.column, "text": label.text })
     };
-    let place = mistake.place();
+    let place = one.place();
     json!({
-        "code": mistake.code,
-        "message": mistake.message,
+        "level": one.level.name(),
+        "code": one.code,
+        "message": one.message,
         "line": place.line,
         "column": place.column,
-        "label": mistake.primary.text,
-        "see": mistake.secondary.iter().map(label).collect::<Vec<_>>(),
-        "help": mistake.help,
+        "label": one.primary.text,
+        "see": one.secondary.iter().map(label).collect::<Vec<_>>(),
+        "example": one.example,
+        "help": one.help,
     })
 }

@@ -1,6 +1,6 @@
 //! `tidegate compile`: writes the blob of a policy, or nothing at all.
 
-use crate::{Unusable, count, read, tell, unusable};
+use crate::{Unusable, count, read, tell, write};
 use std::path::Path;
 
 /// Compiles `file` to `output`; whether it could be done.
@@ -8,7 +8,7 @@ pub(crate) fn run(file: &Path, output: &Path) -> Result<bool, Unusable> {
     let name = file.to_string_lossy();
     match lang::compile(&name, &read(file)?) {
         Ok(compiled) => {
-            std::fs::write(output, &compiled.blob).map_err(|why| unusable(output, "write", why))?;
+            write(output, &compiled.blob)?;
             let size = count(compiled.blob.len(), "byte");
             let digest = compiled.policy.digest();
             println!("{}: {size}, digest {digest}", output.display());

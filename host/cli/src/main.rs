@@ -1,19 +1,36 @@
-//! The `tidegate` command: says what is wrong with a policy, and makes it ready for a kernel.
+//! The `tidegate` command: says what is wrong with a policy, what it means, and makes it ready for a
+//! kernel.
 //!
-//! Exit codes: 0 done, 1 a policy has mistakes, 2 the command itself or a file could not be used.
+//! Exit codes: 0 done, or the answer is yes; 1 a policy has mistakes, or the answer is no; 2 the
+//! command itself or a file could not be used.
 #![forbid(unsafe_code)]
 
 mod check;
+mod codes;
 mod compile;
+mod diff;
+mod expect;
+mod explain;
+mod format;
+mod graph;
+mod prove;
+mod shell;
 
 use clap::{Parser, Subcommand};
+use lang::{Diagnostic, Named};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidegate check my.tide                     say whether a policy can be obeyed
+  tidegate check my.tide                     say whether a policy can be obeyed, and what is odd in it
   tidegate check --json examples/*.tide      the same for programs, several at once
+  tidegate explain my.tide tcp from work to 93.184.216.34:443
+  tidegate prove my.tide work cannot reach 10.0.0.0/8
+  tidegate diff old.tide new.tide            what a new version changes, with packets
+  tidegate fmt my.tide                       put it into the one layout
+  tidegate graph my.tide -o my.svg           draw what may flow
   tidegate compile my.tide -o my.blob        write what a kernel reads
 
 The language is told in docs/POLICY.md.";
@@ -27,7 +44,10 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Tell every mistake in policies, and whether what they expect of themselves holds
+    /// Tell every mistake in policies, what is odd in them, and whether what they expect holds
+    #[command(
+        after_help = "Examples:\n  tidegate check my.tide\n  tidegate check --deny-warnings --notes *.tide"
+    )]
     Check {
         /// The policies
         #[arg(required = true, value_name = "FILE")]
@@ -35,8 +55,91 @@ enum Command {
         /// Print one JSON object instead of text
         #[arg(long)]
         json: bool,
+        /// Tell notes too, which are no reason to change anything
+        #[arg(long)]
+        notes: bool,
+        /// Exit with 1 if there is a warning
+        #[arg(long)]
+        deny_warnings: bool,
+    },
+    /// Put policies into the one layout
+    #[command(
+        after_help = "Examples:\n  tidegate fmt my.tide\n  tidegate fmt --check *.tide\n  tidegate fmt - < my.tide"
+    )]
+    Fmt {
+        /// The policies; `-` reads standard input and writes standard output
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Change nothing; exit with 1 if something would be changed
+        #[arg(long)]
+        check: bool,
+    },
+    /// Tell what becomes of a packet, by which rule, and why the rules before it did not decide
+    #[command(
+        after_help = "Examples:\n  tidegate explain my.tide tcp from work to 93.184.216.34:443\n  tidegate explain my.tide 'clients -> uplink icmp echo-request from 10.137.0.9 to 1.1.1.1'"
+    )]
+    Explain {
+        /// The policy
+        file: PathBuf,
+        /// The packet, in the words of `expect`
+        #[arg(required = true, value_name = "PACKET", allow_hyphen_values = true)]
+        packet: Vec<String>,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what a new version of a policy does differently, with a packet for each change
+    #[command(after_help = "Example:\n  tidegate diff old.tide new.tide")]
+    Diff {
+        /// The policy as it was
+        old: PathBuf,
+        /// The policy as it is to be
+        new: PathBuf,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove a claim for every packet it speaks of, or show one that contradicts it
+    #[command(
+        after_help = "Examples:\n  tidegate prove my.tide work cannot reach 10.0.0.0/8\n  tidegate prove my.tide clients cannot reach [10.0.0.0/8, fc00::/7] tcp 22\n  tidegate prove my.tide work can reach printers tcp 631"
+    )]
+    Prove {
+        /// The policy
+        file: PathBuf,
+        /// FROM can|cannot reach TO [KINDS], with the names of the policy
+        #[arg(required = true, value_name = "CLAIM")]
+        claim: Vec<String>,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put what policies expect of themselves to them, one line for each expectation
+    #[command(after_help = "Example:\n  tidegate test my.tide")]
+    Test {
+        /// The policies
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw which VM may reach what, as an SVG image
+    #[command(after_help = "Example:\n  tidegate graph my.tide -o my.svg")]
+    Graph {
+        /// The policy
+        file: PathBuf,
+        /// Where to write it; without it, to standard output
+        #[arg(short, long, value_name = "SVG")]
+        output: Option<PathBuf>,
+    },
+    /// Tell more about the code of a mistake or warning; without one, list them
+    #[command(after_help = "Example:\n  tidegate explain-code shadowed")]
+    ExplainCode {
+        /// What stands in brackets: error[CODE]
+        code: Option<String>,
     },
     /// Write the blob of a policy, which a kernel reads
+    #[command(after_help = "Example:\n  tidegate compile my.tide -o my.blob")]
     Compile {
         /// The policy
         file: PathBuf,
@@ -44,12 +147,34 @@ enum Command {
         #[arg(short, long, value_name = "BLOB")]
         output: PathBuf,
     },
+    /// Write completions for a shell to standard output
+    #[command(
+        after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man page to standard output
+    #[command(after_help = "Example:\n  tidegate man > tidegate.1")]
+    Man,
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
-        Command::Check { files, json } => check::run(&files, json),
+        Command::Check { files, json, notes, deny_warnings } => {
+            check::run(&files, &check::Wanted { json, notes, deny_warnings })
+        }
+        Command::Fmt { files, check } => format::run(&files, check),
+        Command::Explain { file, packet, json } => explain::run(&file, &packet.join(" "), json),
+        Command::Diff { old, new, json } => diff::run(&old, &new, json),
+        Command::Prove { file, claim, json } => prove::run(&file, &claim.join(" "), json),
+        Command::Test { files, json } => expect::run(&files, json),
+        Command::Graph { file, output } => graph::run(&file, output.as_deref()),
+        Command::ExplainCode { code } => Ok(codes::run(code.as_deref())),
         Command::Compile { file, output } => compile::run(&file, &output),
+        Command::Completions { shell } => Ok(shell::completions(shell)),
+        Command::Man => shell::man(),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -78,16 +203,44 @@ fn read(path: &Path) -> Result<String, Unusable> {
     std::fs::read_to_string(path).map_err(|why| unusable(path, "read", why))
 }
 
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Unusable> {
+    std::fs::write(path, bytes).map_err(|why| unusable(path, "write", why))
+}
+
 fn unusable(path: &Path, tried: &'static str, why: std::io::Error) -> Unusable {
     Unusable { path: path.to_owned(), tried, why }
 }
 
-/// Prints mistakes to standard error, in colour if somebody looks.
-fn tell(mistakes: &[lang::Diagnostic]) {
+/// Prints what was found to standard error, in colour if somebody looks.
+fn tell<'d>(found: impl IntoIterator<Item = &'d Diagnostic>) {
     use std::io::IsTerminal;
     let styled = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    for mistake in mistakes {
-        eprintln!("{}\n", if styled { mistake.render_styled() } else { mistake.render() });
+    for one in found {
+        eprintln!("{}\n", if styled { one.render_styled() } else { one.render() });
+    }
+}
+
+/// Tells mistakes as text, or as the JSON of an answer that is none; whether the answer is yes.
+fn refuse(mistakes: &[Diagnostic], json: bool) -> bool {
+    if json {
+        let mistakes: Vec<_> = mistakes.iter().map(check::diagnostic).collect();
+        println!("{:#}", json!({ "ok": false, "mistakes": mistakes }));
+    } else {
+        tell(mistakes);
+    }
+    false
+}
+
+/// A rule as JSON.
+fn rule(named: &Named) -> Value {
+    json!({ "line": named.line, "text": named.text, "does": named.does })
+}
+
+/// `my.tide:7: accept tcp 443`
+fn at(file: &Path, named: &Named) -> String {
+    match named.line {
+        Some(line) => format!("{}:{line}: {}", file.display(), named.text),
+        None => format!("{}: {}", file.display(), named.text),
     }
 }
 

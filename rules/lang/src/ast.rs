@@ -115,15 +115,31 @@ pub(crate) struct Redirect {
     pub(crate) reals: Vec<Address>,
 }
 
-/// `expect VERDICT [FROM -> TO] PROTOCOL from END to END`
+/// `expect VERDICT PACKET`
 #[derive(Debug)]
 pub(crate) struct Expect<'a> {
     pub(crate) span: Span,
     pub(crate) wanted: Wanted,
+    pub(crate) packet: Packet<'a>,
+}
+
+/// `[FROM -> TO] PROTOCOL from END to END`
+#[derive(Debug)]
+pub(crate) struct Packet<'a> {
+    pub(crate) span: Span,
     pub(crate) pair: Option<Pair<'a>>,
     pub(crate) proto: Proto,
     pub(crate) from: End<'a>,
     pub(crate) to: End<'a>,
+}
+
+/// `FROM can|cannot reach TO [KINDS]`
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    pub(crate) from: Vec<Addresses<'a>>,
+    pub(crate) can: bool,
+    pub(crate) to: Vec<Addresses<'a>>,
+    pub(crate) kinds: Vec<Kind<'a>>,
 }
 
 /// What an expectation wants to come out.
@@ -142,7 +158,7 @@ pub(crate) enum Proto {
     EchoRequest,
 }
 
-/// One end of an expected flow.
+/// One end of a flow.
 #[derive(Debug)]
 pub(crate) struct End<'a> {
     pub(crate) host: Host<'a>,

@@ -1,15 +1,28 @@
-//! A mistake in a policy: what is wrong, where, what it has to do with another place, and what to
-//! write instead.
+//! What is to be said about a policy: what it is, where, what it has to do with another place, and
+//! what to write instead.
 
 use crate::{Place, Source, Span};
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level as Title, Renderer, Snippet};
 use std::sync::Arc;
 
-/// One mistake.
+/// How much it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// The policy cannot be obeyed.
+    Error,
+    /// It can be obeyed, and its author must have meant something else.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+/// One thing to be said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     source: Arc<Source>,
-    /// Names the kind of mistake: lower case with dashes.
+    /// How much it matters.
+    pub level: Level,
+    /// Names its kind, lower case with dashes; [`crate::explain_code`] tells more about it.
     pub code: &'static str,
     /// What is wrong, in one line.
     pub message: String,
@@ -19,6 +32,8 @@ pub struct Diagnostic {
     pub secondary: Vec<Label>,
     /// What to do about it.
     pub help: Vec<String>,
+    /// A packet that shows it.
+    pub example: Option<String>,
 }
 
 /// A place and what is to be said about it, which may be nothing.
@@ -72,21 +87,47 @@ impl Diagnostic {
             .path(self.source.name())
             .annotation(label(AnnotationKind::Primary, &self.primary))
             .annotations(others);
-        let title = Level::ERROR.primary_title(self.message.as_str()).id(self.code);
-        let help = self.help.iter().map(|text| Level::HELP.message(text.as_str()));
-        renderer.render(&[title.element(snippet).elements(help)])
+        let level = match self.level {
+            Level::Error => Title::ERROR,
+            Level::Warning => Title::WARNING,
+            Level::Note => Title::NOTE,
+        };
+        let title = level.primary_title(self.message.as_str()).id(self.code);
+        let example = self.example.iter().map(|packet| format!("for example {packet}"));
+        let example = example.map(|text| Title::NOTE.message(text));
+        let help = self.help.iter().map(|text| Title::HELP.message(text.as_str()));
+        renderer.render(&[title.element(snippet).elements(example).elements(help)])
     }
 }
 
-/// Gathers the mistakes of one file.
+impl Level {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// Gathers what is to be said about one file.
 pub(crate) struct Report {
     source: Arc<Source>,
     found: Vec<Diagnostic>,
+    /// Whether other places are in the same text.
+    whole: bool,
 }
 
 impl Report {
     pub(crate) const fn new(source: Arc<Source>) -> Self {
-        Self { source, found: Vec::new() }
+        Self { source, found: Vec::new(), whole: true }
+    }
+
+    /// About a text that uses names of another file, whose places are left out.
+    pub(crate) const fn aside(source: Arc<Source>) -> Self {
+        Self { source, found: Vec::new(), whole: false }
     }
 
     /// Notes a mistake; what it returns adds to it.
@@ -97,22 +138,37 @@ impl Report {
         span: Span,
         label: impl Into<String>,
     ) -> More<'_> {
+        self.find(Level::Error, code, message, span, label)
+    }
+
+    /// Notes something; what it returns adds to it.
+    pub(crate) fn find(
+        &mut self,
+        level: Level,
+        code: &'static str,
+        message: impl Into<String>,
+        span: Span,
+        label: impl Into<String>,
+    ) -> More<'_> {
         self.found.push(Diagnostic {
             source: self.source.clone(),
+            level,
             code,
             message: message.into(),
             primary: Label { span, text: label.into() },
             secondary: Vec::new(),
             help: Vec::new(),
+            example: None,
         });
-        More(self.found.last_mut())
+        More(self.found.last_mut(), self.whole)
     }
 
-    pub(crate) const fn is_clean(&self) -> bool {
-        self.found.is_empty()
+    /// Whether there is no mistake.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.found.iter().all(|found| found.level != Level::Error)
     }
 
-    /// All mistakes, by place.
+    /// All that was found, by place.
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(|mistake| mistake.primary.span);
         self.found
@@ -120,25 +176,30 @@ impl Report {
 }
 
 /// Adds to the mistake that was noted last.
-pub(crate) struct More<'a>(Option<&'a mut Diagnostic>);
+pub(crate) struct More<'a>(Option<&'a mut Diagnostic>, bool);
 
 impl More<'_> {
     /// Another place, and what it has to do with it.
     pub(crate) fn see(self, span: Span, text: impl Into<String>) -> Self {
-        if let Self(Some(mistake)) = self {
-            mistake.secondary.push(Label { span, text: text.into() });
-            return Self(Some(mistake));
+        let Self(Some(found), whole) = self else { return self };
+        if whole {
+            found.secondary.push(Label { span, text: text.into() });
         }
-        self
+        Self(Some(found), whole)
     }
 
     /// What to do about it.
     pub(crate) fn help(self, text: impl Into<String>) -> Self {
-        if let Self(Some(mistake)) = self {
-            mistake.help.push(text.into());
-            return Self(Some(mistake));
-        }
-        self
+        let Self(Some(found), whole) = self else { return self };
+        found.help.push(text.into());
+        Self(Some(found), whole)
+    }
+
+    /// A packet that shows it.
+    pub(crate) fn example(self, packet: String) -> Self {
+        let Self(Some(found), whole) = self else { return self };
+        found.example = Some(packet);
+        Self(Some(found), whole)
     }
 
     /// The same, if there is something to be said.

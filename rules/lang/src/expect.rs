@@ -1,9 +1,9 @@
 //! Asks a policy the questions its own file answers: `expect` lines.
 //!
-//! An expectation is one packet, put to [`Policy::decide`] as the firewall would put it: after the
-//! DNS redirect, before source translation.
+//! A described packet is put to [`Policy::decide`] as the firewall would put it: after the DNS
+//! redirect, before source translation.
 
-use crate::ast::{End, Expect, File, Host, Pair, Proto, Wanted};
+use crate::ast::{End, Expect, File, Host, Packet, Pair, Proto, Wanted};
 use crate::diagnostic::Report;
 use crate::names::Names;
 use rules::qubes::Trees;
@@ -16,23 +16,42 @@ const SOURCE_PORT: u16 = 49152;
 /// Checks every expectation of `file` against `policy`.
 pub(crate) fn check(policy: &Policy, file: &File<'_>, names: &Names<'_>, report: &mut Report) {
     for expect in &file.expects {
-        let mut checker = Checker { policy, file, names, report };
-        checker.check(expect);
+        let asked = Asker { policy, names, report }.queries(&expect.packet);
+        let mut checker = Checker { policy, file, report };
+        for query in asked.into_iter().flatten() {
+            if !checker.holds(expect, &query.packet) {
+                break;
+            }
+        }
     }
+}
+
+/// A packet as rules see it, and where it was sent to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) packet: Query,
+    pub(crate) sent_to: IpAddr,
+}
+
+/// Turns described packets into questions.
+pub(crate) struct Asker<'c, 'r> {
+    pub(crate) policy: &'c Policy,
+    pub(crate) names: &'c Names<'c>,
+    pub(crate) report: &'r mut Report,
 }
 
 struct Checker<'c, 'r> {
     policy: &'c Policy,
     file: &'c File<'c>,
-    names: &'c Names<'c>,
     report: &'r mut Report,
 }
 
-impl Checker<'_, '_> {
-    fn check(&mut self, expect: &Expect<'_>) {
-        let Some(from) = self.addrs(&expect.from) else { return };
-        let Some(to) = self.addrs(&expect.to) else { return };
-        let Some(ports) = self.ports(expect) else { return };
+impl Asker<'_, '_> {
+    /// One question for each pair of addresses of one family.
+    pub(crate) fn queries(&mut self, asked: &Packet<'_>) -> Option<Vec<Asked>> {
+        let from = self.addrs(&asked.from)?;
+        let to = self.addrs(&asked.to)?;
+        let ports = self.ports(asked)?;
         let same_family = |src: IpAddr, dst: IpAddr| src.is_ipv4() == dst.is_ipv4();
         let pairs: Vec<_> = from
             .iter()
@@ -41,15 +60,17 @@ impl Checker<'_, '_> {
             .collect();
         if pairs.is_empty() {
             let message = "these two have no address family in common";
-            self.report.error("expect-family", message, expect.span, "");
+            self.report.error("expect-family", message, asked.span, "");
+            return None;
         }
-        for (src, dst) in pairs {
-            let Some((from, to)) = self.zones(expect, src, dst) else { return };
-            let query = self.query(expect.proto, (from, to), (src, dst), ports);
-            if !self.holds(expect, &query) {
-                return;
-            }
-        }
+        pairs
+            .into_iter()
+            .map(|(src, dst)| {
+                let zones = self.zones(asked, src, dst)?;
+                let packet = self.query(asked.proto, zones, (src, dst), ports);
+                Some(Asked { packet, sent_to: dst })
+            })
+            .collect()
     }
 
     fn addrs(&mut self, end: &End<'_>) -> Option<Vec<IpAddr>> {
@@ -60,7 +81,7 @@ impl Checker<'_, '_> {
     }
 
     /// Source and destination port, which only TCP and UDP have.
-    fn ports(&mut self, expect: &Expect<'_>) -> Option<(u16, u16)> {
+    fn ports(&mut self, expect: &Packet<'_>) -> Option<(u16, u16)> {
         let (from, to) = (&expect.from, &expect.to);
         if expect.proto == Proto::EchoRequest {
             if from.port.or(to.port).is_some() {
@@ -85,7 +106,7 @@ impl Checker<'_, '_> {
 
     /// The direction as written, or else by who owns the addresses: a VM's are a client's, all
     /// others are outside.
-    fn zones(&mut self, expect: &Expect<'_>, src: IpAddr, dst: IpAddr) -> Option<(Zone, Zone)> {
+    fn zones(&mut self, expect: &Packet<'_>, src: IpAddr, dst: IpAddr) -> Option<(Zone, Zone)> {
         if let Some(Pair { from, to }) = expect.pair {
             return Some((self.names.zone(from, self.report)?, self.names.zone(to, self.report)?));
         }
@@ -122,7 +143,9 @@ impl Checker<'_, '_> {
         let dst = self.policy.dns_target(dst).filter(|_| is_dns).unwrap_or(dst);
         Query { from, to, src, dst, transport }
     }
+}
 
+impl Checker<'_, '_> {
     fn holds(&mut self, expect: &Expect<'_>, query: &Query) -> bool {
         let decision = self.policy.decide(query, &Trees::default());
         if expect.wanted.is(decision.action) && decision.own.is_none() {

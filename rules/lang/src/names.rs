@@ -83,6 +83,14 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// The zone `name` stands for, if it is one.
+    pub(crate) fn zone_named(&self, name: Name<'_>) -> Option<Zone> {
+        match self.table.get(name.text)?.thing {
+            Thing::Zone(zone) => zone,
+            Thing::Vm(_) | Thing::Set(_) | Thing::Service(_) => None,
+        }
+    }
+
     /// The addresses of the VM `name` stands for.
     pub(crate) fn vm(&self, name: Name<'_>, report: &mut Report) -> Option<&[IpAddr]> {
         match self.find(name, "vm", |thing| matches!(thing, Thing::Vm(_)), report)? {

@@ -21,8 +21,7 @@ const NAME_MAX: usize = 63;
 
 /// The declarations in `text`.
 pub(crate) fn parse<'a>(text: &'a str, report: &mut Report) -> File<'a> {
-    let tokens = lex(text, report);
-    let mut parser = Parser { text, tokens, at: 0, report };
+    let mut parser = Parser::new(text, report);
     let mut file = File::default();
     while parser.peek().kind != Kind::End {
         if parser.declaration(&mut file).is_err() {
@@ -37,12 +36,19 @@ struct Reported;
 
 type Parsed<T> = Result<T, Reported>;
 
-struct Parser<'a, 'r> {
+pub(crate) struct Parser<'a, 'r> {
     text: &'a str,
     /// Ends with [`Kind::End`], which is never consumed.
     tokens: Vec<Token<'a>>,
     at: usize,
     report: &'r mut Report,
+}
+
+impl<'a, 'r> Parser<'a, 'r> {
+    pub(crate) fn new(text: &'a str, report: &'r mut Report) -> Self {
+        let tokens = lex(text, report);
+        Self { text, tokens, at: 0, report }
+    }
 }
 
 impl<'a> Parser<'a, '_> {

@@ -1,13 +1,19 @@
-//! Every policy under tests/broken/ is refused with exactly the text beside it. After a change that
-//! is meant, `TIDEGATE_WRITE_EXPECTED=1 cargo test -p tidegate-lang` writes the texts anew: read them.
+//! Every policy under tests/broken/ is refused, and every one under tests/odd/ remarked upon, with
+//! exactly the text beside it. After a change that is meant,
+//! `TIDEGATE_WRITE_EXPECTED=1 cargo test -p tidegate-lang` writes the texts anew: read them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use lang::{Diagnostic, Level};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn policies() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
+/// What stands before the policies of codes.md that have no zone.
+const HEAD: &str = "zone uplink = netfront 0\nzone clients = netback\n\
+    nat clients -> uplink masquerade\nvm work = 10.137.0.10\n";
+
+fn policies(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<_> =
         entries.filter(|path| path.extension() == Some("tide".as_ref())).collect();
@@ -15,17 +21,16 @@ fn policies() -> Vec<PathBuf> {
     found
 }
 
-fn mistakes(path: &Path) -> Vec<lang::Diagnostic> {
+fn found(path: &Path) -> Vec<Diagnostic> {
     let name = path.file_name().unwrap().to_str().unwrap();
-    lang::compile(name, &fs::read_to_string(path).unwrap()).expect_err(name)
+    lang::check(name, &fs::read_to_string(path).unwrap()).1
 }
 
-#[test]
-fn each_broken_policy_is_refused_with_the_text_beside_it() {
+fn compare(folder: &str) {
     let write = std::env::var_os("TIDEGATE_WRITE_EXPECTED").is_some();
     let mut differing = Vec::new();
-    for path in policies() {
-        let texts: Vec<_> = mistakes(&path).iter().map(lang::Diagnostic::render).collect();
+    for path in policies(folder) {
+        let texts: Vec<_> = found(&path).iter().map(Diagnostic::render).collect();
         let text = texts.join("\n\n") + "\n";
         let expected = path.with_extension("txt");
         if write {
@@ -38,33 +43,83 @@ fn each_broken_policy_is_refused_with_the_text_beside_it() {
     assert!(differing.is_empty(), "not as expected: {differing:?}");
 }
 
-/// A kind of mistake that no policy here makes would be one whose text nobody has read.
 #[test]
-fn each_kind_of_mistake_is_made_by_some_policy() {
-    let made: BTreeSet<_> =
-        policies().iter().flat_map(|path| mistakes(path)).map(|m| m.code.to_owned()).collect();
-    let mut known = BTreeSet::new();
+fn each_broken_policy_is_refused_with_the_text_beside_it() {
+    compare("broken");
+    for path in policies("broken") {
+        let mistakes = lang::compile("x", &fs::read_to_string(&path).unwrap()).expect_err("broken");
+        assert!(mistakes.iter().all(|one| one.level == Level::Error));
+    }
+}
+
+#[test]
+fn each_odd_policy_is_remarked_upon_with_the_text_beside_it() {
+    compare("odd");
+    for path in policies("odd") {
+        assert!(lang::compile("x", &fs::read_to_string(&path).unwrap()).is_ok(), "{path:?}");
+        assert!(found(&path).iter().all(|one| one.level != Level::Error));
+    }
+}
+
+/// A kind of remark that no policy here gets would be one whose text nobody has read, and one without
+/// an explanation would leave its reader alone.
+#[test]
+fn each_kind_of_remark_is_made_about_some_policy_and_explained() {
+    let all = policies("broken").into_iter().chain(policies("odd"));
+    let made: BTreeSet<_> = all.flat_map(|path| found(&path)).map(|one| one.code).collect();
+    let explained: BTreeSet<_> = lang::codes().map(|explained| explained.code).collect();
+    assert_eq!(made, explained);
+
+    let mut written = BTreeSet::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
-                known.extend(codes(&fs::read_to_string(&path).unwrap()));
+            } else if path.extension() == Some("rs".as_ref()) {
+                written.extend(codes(&fs::read_to_string(&path).unwrap()));
             }
         }
     }
-    // Unreachable from any text: it stands for a mistake the compiler itself would have made.
-    assert!(known.remove("invalid"));
-    assert!(known.len() > 20, "the codes are no longer found in the sources: {known:?}");
-    assert_eq!(made, known);
+    // Unreachable from any text a test would want: a mistake the compiler itself would have made, and
+    // rules without any structure by the thousand.
+    assert!(written.remove("invalid") && written.remove("too-tangled"));
+    assert!(written.len() > 25, "the codes are no longer found in the sources: {written:?}");
+    let unexplained: Vec<_> =
+        written.iter().filter(|code| !explained.contains(code.as_str())).collect();
+    assert!(unexplained.is_empty(), "{unexplained:?}");
 }
 
-/// The first string of every `.error(` and `Fault::new(`, and those chosen just before.
+/// The first string of every `.error(` and `Fault::new(`, those behind a level, and those chosen
+/// just before.
 fn codes(source: &str) -> BTreeSet<String> {
-    let places = [".error(", "Fault::new(", "Some(_) => (", "None => ("];
+    let places = [".error(", "Fault::new(", "Some(_) => (", "None => (", "Warning, ", "Note, "];
     let calls = places.iter().flat_map(|call| source.split(call).skip(1));
     let quoted = calls.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
     quoted.filter(|text| !text.contains(' ')).map(str::to_owned).collect()
+}
+
+/// Each explanation shows a policy that gets its code, and one that is mended.
+#[test]
+fn explanations_show_what_they_tell() {
+    assert!(lang::explain_code("shadowed").is_some() && lang::explain_code("nonsense").is_none());
+    for explained in lang::codes() {
+        let blocks: Vec<_> = explained.text.split("```").map(str::trim).collect();
+        let [told, wrong, between, right, ""] = blocks[..] else {
+            panic!("{}: {blocks:?}", explained.code)
+        };
+        assert!(told.ends_with("Wrong:") && between == "Right:" && told.len() > 40);
+        let with_head = |text: &str| match text.contains("zone uplink") {
+            true => text.to_owned(),
+            false => format!("{HEAD}{text}"),
+        };
+        let codes = |text: &str| {
+            let (compiled, found) = lang::check("x", &with_head(text));
+            (compiled.is_some(), found.iter().map(|one| one.code).collect::<Vec<_>>())
+        };
+        assert!(codes(wrong).1.contains(&explained.code), "{}: {:?}", explained.code, codes(wrong));
+        let (good, left) = codes(right);
+        assert!(good && !left.contains(&explained.code), "{}: {left:?}", explained.code);
+    }
 }

@@ -277,6 +277,105 @@ proptest! {
     }
 }
 
+/// Real policies with pieces cut out, doubled or exchanged: whatever is asked about them, nothing
+/// panics, and what can be formatted stays the same policy.
+fn damaged_text() -> impl Strategy<Value = String> {
+    let texts = vec![
+        include_str!("../../../examples/laptop.tide"),
+        include_str!("broken/typos.tide"),
+        include_str!("odd/shadowed.tide"),
+        include_str!("odd/never_asked.tide"),
+    ];
+    let piece = (any::<prop::sample::Index>(), 0usize..12, 0u8..4, any::<char>());
+    let edits = proptest::collection::vec(piece, 0..6);
+    (proptest::sample::select(texts), edits).prop_map(|(text, edits)| {
+        let mut chars: Vec<char> = text.chars().collect();
+        for (at, len, what, new) in edits {
+            let at = at.index(chars.len());
+            let end = (at + len).min(chars.len());
+            let piece = chars[at..end].to_vec();
+            match what {
+                0 => drop(chars.splice(at..end, [])),
+                1 => drop(chars.splice(at..at, piece)),
+                2 => chars.insert(at, new),
+                _ => chars.insert(at, ['\n', ';', '#', '[', '}', '-'][len % 6]),
+            }
+        }
+        chars.into_iter().collect()
+    })
+}
+
+/// The policy in `text` without the lines rules stand on.
+fn without_lines(text: &str) -> Option<rules::Parts> {
+    let mut parts = compile("x", text).ok()?.policy.parts().clone();
+    parts.blocks.iter_mut().flat_map(|block| &mut block.rules).for_each(|rule| rule.line = 0);
+    Some(parts)
+}
+
+fn comments(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.split_once('#')).map(|(_, told)| told.trim_end()).collect()
+}
+
+proptest! {
+    #[test]
+    fn damaged_policies_make_nothing_panic(text in damaged_text(), likely in likely_text()) {
+        for text in [&text, &format!("{HEAD}{likely}")] {
+            for found in lang::check("x", text).1 {
+                prop_assert!(found.render().contains(found.code));
+            }
+            let _ = lang::graph("x", text);
+            let _ = lang::diff(("x", text), ("y", include_str!("../../../examples/open.tide")));
+            let _ = lang::expectations(("x", text));
+            if let Ok(formatted) = lang::format("x", text) {
+                let again = lang::format("x", &formatted);
+                prop_assert_eq!(again.as_ref(), Ok(&formatted), "{}", text);
+                prop_assert_eq!(without_lines(&formatted), without_lines(text), "{}", formatted);
+                prop_assert_eq!(comments(&formatted), comments(text));
+            }
+        }
+        let examples = include_str!("../../../examples/laptop.tide");
+        let _ = lang::explain(("x", examples), &likely);
+        let _ = lang::prove(("x", examples), &likely);
+    }
+}
+
+#[test]
+fn the_one_layout() {
+    let written = "# Head\n\n\n\nzone uplink=netfront 0 # the world\nzone  clients =   netback\n\
+        vm a = 10.137.0.10,fd09::a\nvm longer=10.137.0.11 # b\nset c = [ 10.0.0.1,\n10.0.0.2 # two\n]\n\
+        policy clients->uplink{accept tcp 80,443 from a;accept udp\n53 log # names\n\n\n\
+        # all else\ndrop\n\n}\npolicy uplink -> clients {drop;}\n\
+        expect drop udp from a to [2001:db8::1]:53\nnat clients->uplink masquerade";
+    let layout = "# Head\n\nzone uplink  = netfront 0  # the world\nzone clients = netback\n\
+        vm a      = 10.137.0.10, fd09::a\nvm longer = 10.137.0.11  # b\nset c = [10.0.0.1,\n    10.0.0.2  # two\n]\n\
+        policy clients -> uplink {\n    accept tcp 80, 443 from a\n    accept udp\n        53 log  # names\n\n    \
+        # all else\n    drop\n}\npolicy uplink -> clients { drop }\n\
+        expect drop udp from a to [2001:db8::1]:53\nnat clients -> uplink masquerade\n";
+    assert_eq!(lang::format("x", written).unwrap(), layout);
+    assert_eq!(lang::format("x", layout).unwrap(), layout);
+    assert_eq!(lang::format("x", "zone = 5").unwrap_err()[0].code, "expected");
+}
+
+#[test]
+fn the_picture_shows_what_may_flow_and_nothing_else() {
+    let text = format!(
+        "{HEAD}set printers = 10.0.0.9
+        policy clients -> uplink {{
+            reject from mail
+            accept tcp 631 from [work, mail] to printers
+            qubes from work
+            drop
+        }}"
+    );
+    let svg = lang::graph("a<b.tide", &text).unwrap();
+    let titles: Vec<_> =
+        svg.split("<title>line ").skip(1).map(|rest| rest.split('<').next().unwrap()).collect();
+    assert_eq!(titles, ["9: tcp 631 to printers", "10: everything to anywhere outside"]);
+    assert!(svg.contains("a&lt;b.tide") && svg.contains(">mail</text>"));
+    assert_eq!(svg.matches("stroke-dasharray").count(), 1);
+    assert_eq!(svg.matches("<g>").count(), svg.matches("</g>").count());
+}
+
 #[test]
 fn deep_and_long_files_are_no_trouble() {
     let chain: String =

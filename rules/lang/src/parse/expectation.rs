@@ -1,7 +1,8 @@
-//! `expect reject tcp from work to 93.184.216.34:443`
+//! Packets, as they stand behind `expect` (`expect reject tcp from work to 93.184.216.34:443`) or are
+//! asked about, and claims about them.
 
 use super::{Parsed, Parser, Reported};
-use crate::ast::{End, Expect, Host, Name, Proto, Wanted};
+use crate::ast::{Claim, End, Expect, Host, Name, Packet, Proto, Wanted};
 use crate::lex::Kind;
 use crate::literal;
 use crate::words::{PROTOCOLS, did_you_mean, is_reserved};
@@ -11,18 +12,63 @@ impl<'a> Parser<'a, '_> {
     pub(super) fn expect(&mut self) -> Parsed<Expect<'a>> {
         let start = self.next().span;
         let wanted = self.wanted()?;
+        let packet = self.packet()?;
+        let span = start.to(self.last_span());
+        if self.peek().kind == Kind::Word && !self.is_one_of(&crate::words::DECLARATIONS) {
+            self.expected("the next declaration");
+            return Err(Reported);
+        }
+        Ok(Expect { span, wanted, packet })
+    }
+
+    /// `[FROM -> TO] PROTOCOL from END to END`
+    fn packet(&mut self) -> Parsed<Packet<'a>> {
+        let start = self.peek().span;
         let pair = if self.peek_at(1).kind == Kind::Arrow { Some(self.pair()?) } else { None };
         let proto = self.proto()?;
         self.want_word("from")?;
         let from = self.end()?;
         self.want_word("to")?;
         let to = self.end()?;
-        let span = start.to(self.last_span());
-        if self.peek().kind == Kind::Word && !self.is_one_of(&crate::words::DECLARATIONS) {
-            self.expected("the next declaration");
-            return Err(Reported);
+        Ok(Packet { span: start.to(self.last_span()), pair, proto, from, to })
+    }
+
+    /// A packet and nothing else.
+    pub(crate) fn only_packet(&mut self) -> Option<Packet<'a>> {
+        let packet = self.packet().ok()?;
+        self.only(packet)
+    }
+
+    /// A claim and nothing else.
+    pub(crate) fn only_claim(&mut self) -> Option<Claim<'a>> {
+        let claim = self.claim().ok()?;
+        self.only(claim)
+    }
+
+    fn claim(&mut self) -> Parsed<Claim<'a>> {
+        let from = self.address_list()?;
+        let can = match self.peek().text {
+            "can" => true,
+            "cannot" => false,
+            word => {
+                let meant = did_you_mean(word, ["can", "cannot"]);
+                self.expected("`can` or `cannot`").maybe_help(meant);
+                return Err(Reported);
+            }
+        };
+        self.next();
+        self.want_word("reach")?;
+        let to = self.address_list()?;
+        let kinds = if self.peek().kind == Kind::End { Vec::new() } else { self.kinds()? };
+        Ok(Claim { from, can, to, kinds })
+    }
+
+    fn only<T>(&mut self, whole: T) -> Option<T> {
+        if self.peek().kind == Kind::End {
+            return Some(whole);
         }
-        Ok(Expect { span, wanted, pair, proto, from, to })
+        self.expected("the end");
+        None
     }
 
     fn wanted(&mut self) -> Parsed<Wanted> {

@@ -251,7 +251,7 @@ impl<'a> Parser<'a, '_> {
         literal::ports(token.text).map_err(|fault| self.fault(fault, token.span))
     }
 
-    fn address_list(&mut self) -> Parsed<Vec<Addresses<'a>>> {
+    pub(super) fn address_list(&mut self) -> Parsed<Vec<Addresses<'a>>> {
         self.one_or_list(Self::addresses).map(|lists| lists.into_iter().flatten().collect())
     }
 

@@ -1,0 +1,56 @@
+//! `tidegate diff`: what a new version of a policy does differently.
+
+use crate::{Unusable, at, count, read, refuse, rule};
+use lang::Difference;
+use serde_json::json;
+use std::path::Path;
+
+/// Compares two policies; whether they do the same.
+pub(crate) fn run(old: &Path, new: &Path, json: bool) -> Result<bool, Unusable> {
+    let (old_text, new_text) = (read(old)?, read(new)?);
+    let (old_name, new_name) = (old.to_string_lossy(), new.to_string_lossy());
+    let found = match lang::diff((&old_name, &old_text), (&new_name, &new_text)) {
+        Ok(found) => found,
+        Err(mistakes) => return Ok(refuse(&mistakes, json)),
+    };
+    let same = found.changes.is_empty() && found.others.is_empty() && !found.incomplete;
+    if json {
+        println!("{:#}", value(&found, same));
+        return Ok(same);
+    }
+    for change in &found.changes {
+        println!("{} -> {}: {}", change.packet.from, change.packet.to, change.packet);
+        println!("  was {}\n      {}", change.old.does, at(old, &change.old));
+        println!("  now {}\n      {}", change.new.does, at(new, &change.new));
+    }
+    for other in &found.others {
+        println!("{other}");
+    }
+    if found.incomplete {
+        println!("the policies are too tangled to find everything that differs");
+    } else if same {
+        println!("they do the same with every packet");
+    } else {
+        println!("{}", count(found.changes.len(), "change"));
+    }
+    Ok(same)
+}
+
+fn value(found: &Difference, same: bool) -> serde_json::Value {
+    let changes = found.changes.iter().map(|change| {
+        json!({
+            "packet": change.packet.to_string(),
+            "from": change.packet.from.to_string(),
+            "to": change.packet.to.to_string(),
+            "old": rule(&change.old),
+            "new": rule(&change.new),
+        })
+    });
+    json!({
+        "ok": true,
+        "same": same,
+        "changes": changes.collect::<Vec<_>>(),
+        "others": found.others,
+        "incomplete": found.incomplete,
+    })
+}

@@ -1,0 +1,82 @@
+//! `tidegate explain`: what becomes of a packet, and why. Never guesses what a VM's own rules say.
+
+use crate::{Unusable, at, read, refuse, rule};
+use lang::Explanation;
+use rules::{Action, Condition};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Explains what `file` does with `packet`; whether it is accepted.
+pub(crate) fn run(file: &Path, packet: &str, json: bool) -> Result<bool, Unusable> {
+    let (name, text) = (file.to_string_lossy(), read(file)?);
+    let explained = match lang::explain((&name, &text), packet) {
+        Ok(explained) => explained,
+        Err(mistakes) => return Ok(refuse(&mistakes, json)),
+    };
+    let accepted = explained.iter().all(|one| one.decision.action == Action::Accept);
+    if json {
+        let packets: Vec<_> = explained.iter().map(value).collect();
+        println!("{:#}", json!({ "ok": true, "accepted": accepted, "packets": packets }));
+        return Ok(accepted);
+    }
+    for (number, one) in explained.iter().enumerate() {
+        if number > 0 {
+            println!();
+        }
+        print(file, one);
+    }
+    Ok(accepted)
+}
+
+fn print(file: &Path, one: &Explanation) {
+    let vm = one.vm.as_ref().map(|vm| format!(" (vm {vm})")).unwrap_or_default();
+    println!("{} -> {}: {}{vm}", one.packet.from, one.packet.to, one.packet);
+    if let Some(sent_to) = one.sent_to {
+        println!("  redirect dns: it was sent to {sent_to}, rules see {}", one.packet.dst);
+    }
+    for (rule, condition) in &one.passed {
+        println!("  {}", at(file, rule));
+        println!("      does not match: {}", why(*condition));
+    }
+    println!("  {}", at(file, &one.rule));
+    println!("      {}", outcome(one));
+    if one.decision.action == Action::Accept && one.masqueraded {
+        println!("  nat: it leaves under the address of the firewall, from a random port");
+    }
+}
+
+fn outcome(one: &Explanation) -> String {
+    if one.decision.own.is_some() {
+        return "decides: the VM's own rules are asked; without any, it is rejected".to_owned();
+    }
+    let log = if one.decision.log { ", and logs" } else { "" };
+    format!("decides: {}{log}", one.decision.action)
+}
+
+const fn why(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Traffic => "another protocol, port or type",
+        Condition::Source => "another source",
+        Condition::Destination => "another destination",
+    }
+}
+
+fn value(one: &Explanation) -> Value {
+    let passed = one
+        .passed
+        .iter()
+        .map(|(passed, condition)| json!({ "rule": rule(passed), "because": why(*condition) }));
+    json!({
+        "packet": one.packet.to_string(),
+        "from": one.packet.from.to_string(),
+        "to": one.packet.to.to_string(),
+        "sent_to": one.sent_to.map(|addr| addr.to_string()),
+        "vm": one.vm,
+        "passed": passed.collect::<Vec<_>>(),
+        "rule": rule(&one.rule),
+        "action": one.decision.action.to_string(),
+        "own_rules": one.decision.own.is_some(),
+        "log": one.decision.log,
+        "masqueraded": one.masqueraded,
+    })
+}

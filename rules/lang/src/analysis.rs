@@ -1,0 +1,56 @@
+//! What a policy does to all packets at once, exactly, by arithmetic on ranges.
+//!
+//! In: a checked policy with the places of its rules. Out: rules that decide nothing or change
+//! nothing, each with the rules that are the reason and a packet that shows it; what differs between
+//! two policies; whether a claim holds. Never: an answer that is only likely. A policy so tangled
+//! that its pieces cannot be counted within [`FUEL`] gets none.
+
+pub(crate) mod change;
+pub(crate) mod claim;
+pub(crate) mod findings;
+pub(crate) mod layers;
+pub(crate) mod space;
+pub(crate) mod witness;
+
+use layers::Layers;
+use rules::{Policy, Then, Zone};
+use space::Region;
+
+/// Pieces of the space of packets that are looked at for one answer.
+pub(crate) const FUEL: usize = 4_000_000;
+
+/// The space was cut into more pieces than can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooTangled;
+
+/// Every direction in which flows may cross the firewall.
+pub(crate) const DIRECTIONS: [(Zone, Zone); 3] =
+    [(Zone::Clients, Zone::Uplink), (Zone::Clients, Zone::Clients), (Zone::Uplink, Zone::Clients)];
+
+/// What a rule does to the flows it decides.
+pub(crate) type Effect = (Then, bool);
+
+/// Calls `each` with every part of `piece` and the rule of `layers` that decides it, until it says
+/// stop.
+pub(crate) fn decided(
+    piece: Region,
+    layers: &Layers,
+    fuel: &mut usize,
+    each: &mut dyn FnMut(Region, layers::By, &mut usize) -> Result<bool, TooTangled>,
+) -> Result<(), TooTangled> {
+    let mut waiting = vec![(piece, 0)];
+    while let Some((piece, from)) = waiting.pop() {
+        let Some((at, by, both)) = layers.next_overlap(&piece, from, fuel)? else { continue };
+        let rest = piece.minus(&both);
+        waiting.extend(rest.into_iter().map(|part| (part, at.saturating_add(1))));
+        if !each(both, by, fuel)? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The layers of one direction of `policy`: what is never asked, then its rules.
+pub(crate) fn layers_of(policy: &Policy, direction: (Zone, Zone)) -> Layers {
+    Layers::of(policy, direction)
+}
