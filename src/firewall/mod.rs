@@ -231,7 +231,8 @@ impl Firewall {
         self.awake(now);
         self.ask_for_next_hop(now, out);
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
-        [nat, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
+        let rules = self.settle(now);
+        [nat, rules, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
     }
 
     /// A domain that was paused, or whose machine slept, finds its flows as old as it left them.
