@@ -3,11 +3,12 @@
 //! In: a packet that belongs to no flow. Out: the client it goes to, and a flow that takes it there.
 //! Never: a flow that nothing written allows, or a port out of those that are drawn.
 
+use crate::book::Book;
 use crate::flow::Origin;
 use crate::hash::Endpoint;
 use crate::nat::Nat;
 use crate::open::Seed;
-use crate::statics::{Book, Inbound, StaticError, Statics};
+use crate::statics::{Inbound, StaticError, Statics};
 use crate::{Direction, Facts, FlowId, NewInflow, Passage};
 use core::net::IpAddr;
 use wire::{DropReason, Instant, Tuple};

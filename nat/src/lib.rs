@@ -50,6 +50,7 @@ extern crate alloc;
 extern crate std;
 
 mod api;
+mod book;
 mod clients;
 mod config;
 mod early;

@@ -2,6 +2,7 @@
 //!
 //! In: packets with their flow. Out: their new tuple. Never: an allocation, or a search.
 
+use crate::book::Book;
 use crate::clients::{Clients, PerProto};
 use crate::externals::Externals;
 use crate::flow::{Flow, Memory, Origin};
@@ -12,7 +13,6 @@ use crate::ports::Ports;
 use crate::quarantine::Quarantine;
 use crate::slab::Slab;
 use crate::state::Event;
-use crate::statics::Book;
 use crate::tcp::Passed;
 use crate::wheel::Wheel;
 use crate::{

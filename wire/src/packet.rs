@@ -330,8 +330,8 @@ impl<'a> Packet<'a> {
         self.ip_bytes().get(usize::from(header)..).unwrap_or_default()
     }
 
-    /// Whether the transport checksum is right. `None` if the packet is not whole, is a fragment, or carries
-    /// nothing whose checksum is known. A blank one is right: it will be made from what is there.
+    /// Whether the transport checksum is right. `None` if the packet is not whole, is a fragment, or
+    /// carries nothing whose checksum is known. A blank one is right: it will be made from what is there.
     #[must_use]
     pub fn checksum_is_right(&self) -> Option<bool> {
         if self.fragment.is_some() {
