@@ -1,16 +1,16 @@
 //! What a frame costs, as exact integers that hold on every machine: hypercalls, grant operations,
-//! signals, bytes copied, allocations. `cargo xtask bench counts` prints them.
+//! signals, bytes copied. `cargo xtask bench counts` prints them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod machine;
 
+use machine::flow::{BOTH, Flow};
 use machine::frames::{Kind, Spec};
 use machine::{CLIENT_MAC, Client, Machine, SERVER, TIDEGATE, UPLINK_MAC};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use wire::{Csum, Frame, Gso, GsoKind, Mac, Offload, Parsed, Port, TcpFlags, Tuple, parse};
 use xen::sim::Counters;
-use xen::sim::peer_front::Outgoing;
+use xen::sim::peer_back::Offers;
+use xen::sim::peer_front::{Manners, Outgoing};
 
 /// One row of the table: what `frames` frames cost together.
 #[derive(Debug, PartialEq, Eq)]
@@ -171,26 +171,89 @@ fn a_refused_64_kib_frame_costs_its_head() {
     assert_eq!(machine.uplink().received(), []);
 }
 
-/// Counts what this thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+/// A machine with a connection in IPv4, whose uplink and client take as much as these say.
+fn flow(seed: u64, offers: Offers, manners: Manners) -> (Machine, Client, Flow) {
+    let blob = lang::compile("test.tide", machine::OPEN).unwrap().blob;
+    let mut machine = Machine::bare(seed, BOTH, Some(&blob));
+    machine.plug_offering(machine::SYS_NET, 0, offers);
+    machine.wait("the uplink to be up", || machine.uplink().is_connected());
+    let client = machine::flow::client(&machine, 10, manners);
+    let flow = Flow::connect(&machine, &client, false);
+    (machine, client, flow)
 }
 
-// SAFETY: hands everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _gone = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
+const SEGMENT: Offload = Offload { csum: Csum::Blank, gso: None };
 
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(at, layout) }
-    }
+#[test]
+fn bursts_of_large_frames_share_their_hypercalls() {
+    let (machine, client, flow) = flow(5, Offers::default(), Manners::default());
+    let frames = 10;
+    let large = flow.upload(&[0x5a; 65160], GSO);
+    let bytes = large.bytes.len();
+    let out = cost(&machine, frames, || {
+        (0..frames).for_each(|_| assert!(client.peer.send(&large)));
+    });
+    out.print("10 of 64 KiB out", bytes);
+    assert_eq!(machine.uplink().received().len() as u64, frames);
+    assert!(out.hypercalls <= 4, "{out:?}");
+    assert!(out.copy_ops <= 20 * frames, "{out:?}");
+    let large = flow.download(&[0x5a; 65160], GSO);
+    let back = cost(&machine, frames, || {
+        (0..frames).for_each(|_| machine.uplink().send(&large, GSO));
+    });
+    back.print("10 of 64 KiB in", large.len());
+    assert_eq!(client.peer.take_received().len() as u64, frames);
+    assert!(back.hypercalls <= 2 * frames, "{back:?}");
+    assert!(back.copied_bytes <= frames * large.len() as u64, "{back:?}");
 }
 
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[test]
+fn a_segment_of_1448_bytes_is_copied_once_and_its_head_read_once() {
+    let (machine, client, flow) = flow(6, Offers::default(), Manners::default());
+    let segment = flow.upload(&[0x5a; 1448], SEGMENT);
+    let bytes = segment.bytes.len() as u64;
+    let out = cost(&machine, 1, || assert!(client.peer.send(&segment)));
+    out.print("1448 bytes out", segment.bytes.len());
+    assert_eq!(machine.uplink().received().len(), 1);
+    assert_eq!((out.copy_ops, out.grants), (2, 1), "{out:?}");
+    assert!(out.hypercalls <= 4 && out.copied_bytes <= bytes + 256, "{out:?}");
+    let segment = flow.download(&[0x5a; 1448], SEGMENT);
+    let back = cost(&machine, 1, || machine.uplink().send(&segment, SEGMENT));
+    back.print("1448 bytes in", segment.len());
+    assert_eq!(client.peer.take_received().len(), 1);
+    // The new head and the body behind it; one buffer is posted again.
+    assert_eq!((back.copy_ops, back.grants), (2, 1), "{back:?}");
+    assert!(back.hypercalls <= 3 && back.copied_bytes <= bytes, "{back:?}");
+}
+
+#[test]
+fn segments_cut_for_who_sums_them_are_copied_once() {
+    let offers = Offers { ipv4_csum: true, ..Offers::PLAIN };
+    let (machine, client, flow) = flow(7, offers, Manners::default());
+    let large = flow.upload(&[0x5a; 65160], GSO);
+    let bytes = large.bytes.len();
+    let cost = cost(&machine, 1, || assert!(client.peer.send(&large)));
+    cost.print("64 KiB out, cut", bytes);
+    assert_eq!(machine.uplink().received().len(), 45);
+    assert!(cost.hypercalls <= 4, "{cost:?}");
+    assert!(cost.copied_bytes <= bytes as u64 + 256, "{cost:?}");
+    // One for each segment, and one more where a page of the sender ends.
+    assert!(cost.copy_ops <= 45 + 18 + 2, "{cost:?}");
+}
+
+#[test]
+fn segments_cut_and_summed_are_copied_twice() {
+    let (machine, client, flow) = flow(8, Offers::PLAIN, Manners::default().plain());
+    let large = flow.upload(&[0x5a; 65160], GSO);
+    let bytes = large.bytes.len() as u64;
+    let out = cost(&machine, 1, || assert!(client.peer.send(&large)));
+    out.print("64 KiB out, cut and summed", large.bytes.len());
+    assert_eq!(machine.uplink().received().len(), 45);
+    assert!(out.hypercalls <= 5 && out.copied_bytes <= 2 * bytes + 256, "{out:?}");
+    let large = flow.download(&[0x5a; 65160], GSO);
+    let back = cost(&machine, 1, || machine.uplink().send(&large, GSO));
+    back.print("64 KiB in, cut and summed", large.len());
+    assert_eq!(client.peer.take_received().len(), 45);
+    // From our own pages it is brought without Xen.
+    assert!(back.hypercalls <= 3 && back.copied_bytes <= bytes + 45 * 54, "{back:?}");
+}

@@ -5,12 +5,13 @@
 
 mod machine;
 
-use machine::frames::Spec;
+use machine::flow::gso;
+use machine::frames::{Spec, plain_pseudo};
 use machine::{CLIENT_MAC, CMDLINE, Client, Machine, SERVER, SYS_NET, TIDEGATE};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
-use wire::Mac;
+use wire::{Csum, Mac, Offload, TcpFlags};
 use xen::hypervisor::{DomId, GrantStatus};
 use xen::sim::Label;
 use xen::sim::peer_back::Offers;
@@ -21,6 +22,7 @@ zone uplink  = netfront 0
 zone clients = netback
 policy clients -> uplink {
     accept udp 7
+    accept tcp 7
     drop
 }
 nat clients -> uplink masquerade
@@ -66,9 +68,30 @@ fn send(client: &Client, port: u16, sport: u16, payload: usize) {
     let _full = client.peer.send(&Outgoing { label, ..Outgoing::plain(bytes) });
 }
 
-/// A run of random traffic; `fault` in so many copies fails, if it is not 0.
-fn run(seed: u64, fault: u64) -> (Machine, Vec<String>, usize) {
-    let machine = Machine::new(seed, CMDLINE, Some(POLICY));
+/// Sends what the uplink takes only cut and summed: a large segment with the blank checksum of a
+/// first packet, or a datagram with one.
+fn send_with_offload(client: &Client, port: u16, sport: u16, payload: usize) {
+    let (from, to) = ((client.addr, sport), (SERVER, port));
+    let large = payload > 1400;
+    let offload = if large { gso(false, 1400) } else { Offload { csum: Csum::Blank, gso: None } };
+    let spec = if large { Spec::tcp(from, to, TcpFlags::SYN) } else { Spec::udp(from, to) };
+    let mut bytes = spec.payload(&vec![0x5a; payload]).macs(Mac::BACKEND, CLIENT_MAC).frame();
+    let (at, protocol) = if large { (50, 6) } else { (40, 17) };
+    let len = u32::try_from(bytes.len() - 34).unwrap();
+    let sum = plain_pseudo(client.addr, SERVER, protocol, len);
+    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    let label = label(client.spec.front.0, port == ALLOWED_PORT);
+    let _full = client.peer.send(&Outgoing { label, offload, ..Outgoing::plain(bytes) });
+}
+
+/// A run of random traffic; `fault` in so many copies fails, if it is not 0. If the uplink offers
+/// nothing, what is sent has to be cut and summed.
+fn run(seed: u64, fault: u64, offers: Offers) -> (Machine, Vec<String>, usize) {
+    let blob = lang::compile("test.tide", POLICY).unwrap().blob;
+    let mut machine = Machine::bare(seed, CMDLINE, Some(&blob));
+    machine.plug_offering(SYS_NET, 0, offers);
+    machine.wait("the uplink to be up", || machine.uplink().is_connected());
+    let send = if offers == Offers::PLAIN { send_with_offload } else { send };
     let clients = [machine.client(10), machine.client(11), machine.client(12)];
     let (broken, out) = watch(&machine);
     if fault != 0 {
@@ -90,7 +113,7 @@ fn run(seed: u64, fault: u64) -> (Machine, Vec<String>, usize) {
             machine.settle();
         }
         if machine.sim.random(12) == 0 {
-            machine.uplink().restart(Offers::default());
+            machine.uplink().restart(offers);
         }
         if machine.sim.random(4) == 0 {
             machine.run(Duration::from_millis(50));
@@ -105,7 +128,7 @@ fn run(seed: u64, fault: u64) -> (Machine, Vec<String>, usize) {
 #[test]
 fn both_laws_hold_for_random_traffic() {
     for seed in 0..12 {
-        let (_, broken, out) = run(seed, 0);
+        let (_, broken, out) = run(seed, 0, Offers::default());
         assert_eq!(broken, Vec::<String>::new(), "seed {seed}");
         assert!(out > 10_000, "seed {seed}: only {out} bytes were seen to leave");
     }
@@ -114,7 +137,25 @@ fn both_laws_hold_for_random_traffic() {
 #[test]
 fn both_laws_hold_when_copies_fail() {
     for seed in 100..112 {
-        let (_, broken, out) = run(seed, 20);
+        let (_, broken, out) = run(seed, 20, Offers::default());
+        assert_eq!(broken, Vec::<String>::new(), "seed {seed}");
+        assert!(out > 1_000, "seed {seed}: only {out} bytes were seen to leave");
+    }
+}
+
+#[test]
+fn both_laws_hold_when_frames_are_cut_and_summed() {
+    for seed in 200..208 {
+        let (_, broken, out) = run(seed, 0, Offers::PLAIN);
+        assert_eq!(broken, Vec::<String>::new(), "seed {seed}");
+        assert!(out > 10_000, "seed {seed}: only {out} bytes were seen to leave");
+    }
+}
+
+#[test]
+fn both_laws_hold_when_copies_fail_of_frames_that_are_cut_and_summed() {
+    for seed in 300..308 {
+        let (_, broken, out) = run(seed, 20, Offers::PLAIN);
         assert_eq!(broken, Vec::<String>::new(), "seed {seed}");
         assert!(out > 1_000, "seed {seed}: only {out} bytes were seen to leave");
     }

@@ -186,18 +186,15 @@ impl<M: Memory> RxPath<M> {
         }
     }
 
-    /// As it came if that fits, else as few pages as can be.
+    /// The layout of a frame.
     fn packing(&self, head: u16, rest: &[Piece]) -> Result<(Packing, usize), DropReason> {
         let most = if self.takes.sg { CLIENT_SLOTS_MAX } else { 1 };
         let len = rest.iter().fold(usize::from(head), |n, p| n.saturating_add(p.len.into()));
         if len > usize::from(u16::MAX) {
             return Err(DropReason::TooBig);
         }
-        [Packing::Kept, Packing::Dense]
-            .into_iter()
-            .map(|packing| (packing, layout::slots(head, rest, packing)))
-            .find(|(_, slots)| (1..=most).contains(slots))
-            .ok_or(DropReason::TooBig)
+        let packing = layout::packing(head, rest, most).ok_or(DropReason::TooBig)?;
+        Ok((packing, layout::slots(head, rest, packing)))
     }
 }
 

@@ -353,12 +353,13 @@ fn plan(
     if !takes.frame(head.bytes, offload) {
         return Err(DropReason::EgressOffload);
     }
-    let with = |packing| Some((packing, layout::lens(head_len(head), rest, packing)?));
-    let kept = with(Packing::Kept).filter(|(_, lens)| takes.sg || lens.len() == 1);
-    let (packing, lens) = kept.or_else(|| with(Packing::Dense)).ok_or(DropReason::TooManySlots)?;
-    if lens.len() > 1 && !takes.sg {
-        return Err(DropReason::EgressOffload);
-    }
+    let (most, too_many) = if takes.sg {
+        (SLOTS_MAX, DropReason::TooManySlots)
+    } else {
+        (1, DropReason::EgressOffload)
+    };
+    let packing = layout::packing(head_len(head), rest, most).ok_or(too_many)?;
+    let lens = layout::lens(head_len(head), rest, packing).ok_or(too_many)?;
     Ok((packing, lens))
 }
 

@@ -409,6 +409,7 @@ impl<H: Hypervisor> Path<H> {
 
     /// Runs the list of copies. If the hypercall itself fails, no operation counts as done.
     pub(super) fn copy(&mut self, h: &mut H) {
+        debug_assert!(self.ops.len() <= OPS_MAX && self.staged.len() <= STAGED_MAX);
         if !self.ops.is_empty() && h.copy(&mut self.private, &mut self.ops).is_err() {
             for op in &mut self.ops {
                 op.status = GrantStatus::GENERAL_ERROR;

@@ -5,6 +5,8 @@
 #[path = "../../wire/tests/common/mod.rs"]
 pub mod frames;
 
+pub mod flow;
+
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -153,7 +155,12 @@ impl Machine {
 
     /// A new uplink of the firewall, served by `back`.
     pub fn plug(&mut self, back: DomId, handle: u32) {
-        self.uplink = Some(plug(&self.sim, &self.xs, &self.tools, back, handle));
+        self.plug_offering(back, handle, Offers::default());
+    }
+
+    /// A new uplink of the firewall, whose backend offers this.
+    pub fn plug_offering(&mut self, back: DomId, handle: u32, offers: Offers) {
+        self.uplink = Some(plug(&self.sim, &self.xs, &self.tools, back, handle, offers));
     }
 
     /// A connected client with the address 10.137.0.`dom`.
@@ -228,11 +235,18 @@ pub fn client_vif(dom: u16) -> VifSpec {
     VifSpec::new(DomId(dom), TIDEGATE, 0, CLIENT_MAC).with_ip(&format!("10.137.{high}.{low}"))
 }
 
-fn plug(sim: &Sim, xs: &Xenstored, tools: &Toolstack, back: DomId, handle: u32) -> Uplink {
+fn plug(
+    sim: &Sim,
+    xs: &Xenstored,
+    tools: &Toolstack,
+    back: DomId,
+    handle: u32,
+    offers: Offers,
+) -> Uplink {
     let mut spec = VifSpec::new(TIDEGATE, back, handle, UPLINK_MAC);
     spec.driver_domain = false;
     tools.attach(spec.clone());
-    let peer = PeerBack::start(sim, xs, &spec, Offers::default());
+    let peer = PeerBack::start(sim, xs, &spec, offers);
     Uplink { spec, peer }
 }
 

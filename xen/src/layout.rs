@@ -41,6 +41,18 @@ pub fn parts(head: u16, rest: &[Piece], packing: Packing) -> Parts<'_> {
     Parts { packing, rest, source: None, left: head.min(PAGE), slot: 0, fill: 0 }
 }
 
+/// How to lay out a frame that may have `most` pages: in one if that is enough, as it came if that
+/// fits, else as few pages as can be. `None` if it cannot be laid out so.
+#[must_use]
+pub fn packing(head: u16, rest: &[Piece], most: usize) -> Option<Packing> {
+    let fits = |packing, most| (1..=most).contains(&slots(head, rest, packing));
+    let len = rest.iter().fold(usize::from(head), |len, p| len.saturating_add(p.len.into()));
+    if len <= PAGE_SIZE {
+        return Some(Packing::Dense).filter(|dense| fits(*dense, most));
+    }
+    [Packing::Kept, Packing::Dense].into_iter().find(|packing| fits(*packing, most))
+}
+
 /// How many pages a frame needs.
 #[must_use]
 pub fn slots(head: u16, rest: &[Piece], packing: Packing) -> usize {
@@ -192,6 +204,22 @@ mod tests {
         lens[17] = 65535 - 54 - 17 * 3640;
         assert_eq!(slots(54, &pieces(&lens), Packing::Kept), 18);
         assert_eq!(slots(54, &pieces(&lens), Packing::Dense), 16);
+    }
+
+    #[test]
+    fn as_it_came_only_if_that_is_more_than_one_page_and_no_more_than_may_be() {
+        for (rest, most, expected) in [
+            (&[202, 1000][..], 18, Some(Packing::Dense)),
+            (&[4000, 42], 18, Some(Packing::Dense)),
+            (&[4000, 43], 18, Some(Packing::Kept)),
+            (&[4000, 43], 1, None),
+            (&[3000; 17], 17, Some(Packing::Kept)),
+            (&[3000; 18], 17, Some(Packing::Dense)),
+            (&[4096; 18], 17, None),
+        ] {
+            assert_eq!(packing(54, &pieces(rest), most), expected, "{rest:?} in {most}");
+        }
+        assert_eq!(packing(0, &[], 18), None);
     }
 
     #[test]
