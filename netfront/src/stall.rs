@@ -5,12 +5,8 @@
 
 use core::time::Duration;
 use wire::Instant;
-use xen::io::SLOTS_MAX;
 
-/// Slots that a frame may take; with less room, frames wait in their senders' rings.
-const FRAME: u32 = SLOTS_MAX as u32 + 2;
-
-/// How long they wait for a backend that gives no sign of life before they are lost instead.
+/// How long frames wait in their senders' rings for a backend that gives no sign of life before they are lost instead.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A TX ring as it fills and empties.
@@ -49,10 +45,10 @@ impl Stall {
         self.0.as_ref().is_some_and(|full| full.stalled)
     }
 
-    /// Looks at a ring with `room` free slots.
-    pub(crate) fn look(&mut self, room: u32, now: Instant) -> Seen {
+    /// Looks at a ring with `room` free slots, of which a frame may need `least`.
+    pub(crate) fn look(&mut self, room: u32, least: u32, now: Instant) -> Seen {
         let stalled = self.is_stalled();
-        if room >= FRAME {
+        if room >= least {
             self.0 = None;
             return if stalled { Seen::Over } else { Seen::Room };
         }
@@ -95,7 +91,7 @@ mod tests {
         ];
         let mut stall = Stall::default();
         for (room, millis, seen) in table {
-            assert_eq!(stall.look(room, at(millis)), seen, "{room} free at {millis} ms");
+            assert_eq!(stall.look(room, 20, at(millis)), seen, "{room} free at {millis} ms");
             let expected = matches!(seen, Seen::Stalled | Seen::StillStalled);
             assert_eq!(stall.is_stalled(), expected);
         }

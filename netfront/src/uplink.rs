@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use wire::{Instant, Mac, Port, Takes};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet};
+use xen::io::room_for_a_frame;
 use xen::store::{Client, Event, Outcome, Reply, RequestId, StoreError};
 use xen::xenbus::XenbusState;
 
@@ -466,7 +467,8 @@ impl<H: Hypervisor> Netfront<H> {
     fn watch_room(&mut self, now: Instant) -> Option<Instant> {
         let active = self.active.as_mut().filter(|active| active.up.is_some())?;
         let dom = active.backend.dom;
-        match active.stall.look(active.link.room().0, now) {
+        let least = room_for_a_frame(active.link.takes());
+        match active.stall.look(active.link.room().0, least, now) {
             Seen::Room | Seen::StillStalled => None,
             Seen::Waiting(until) => Some(until),
             Seen::Stalled => {

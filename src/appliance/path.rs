@@ -11,24 +11,17 @@ use crate::firewall::Firewall;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use wire::{
-    BATCH, DropReason, Frame, GsoKind, HEAD_MAX, Instant, Outbox, PerReason, Port, Reply,
-    SEGMENTS_MAX, Takes, Verdict, WHOLE_MAX,
+    BATCH, DropReason, Frame, HEAD_MAX, Instant, Outbox, PerReason, Port, Reply, SEGMENTS_MAX,
+    Takes, Verdict, WHOLE_MAX,
 };
 use xen::hypervisor::{CopyOp, GrantStatus, Hypervisor, NoMemory};
-use xen::io::{self, Device, Incoming, Pulled, SLOTS_MAX, Staged};
+use xen::io::{self, Device, Incoming, Pulled, Staged};
 
 /// Copies that are made by one hypercall at most. The heads of a turn are fewer, as each costs a slot.
 pub(super) const OPS_MAX: usize = 768;
 
 /// Frames that can be staged at a time: as they came, cut into segments, and our own.
 pub(super) const STAGED_MAX: usize = BATCH + SEGMENTS_MAX + BATCH;
-
-/// Slots a frame can take on an egress: its own, one for GSO, one if the new head spills over a page.
-const EGRESS_SLOTS_MAX: usize = SLOTS_MAX + 2;
-
-/// The same where each segment takes one: 64 KiB in segments of 1 KiB. Of smaller ones the last may find
-/// no room.
-const SEGMENTED_SLOTS_MAX: usize = 64;
 
 /// All devices by their ports.
 pub(super) trait Fabric<H: Hypervisor> {
@@ -205,7 +198,7 @@ impl<H: Hypervisor> Path<H> {
         let mut allowance = Allowance {
             room: fabric.uplink_room(),
             takes,
-            least: least_room(takes),
+            least: io::room_for_a_frame(takes) as usize,
             work: Cost::default(),
             frames: 0,
         };
@@ -421,15 +414,6 @@ impl<H: Hypervisor> Path<H> {
 impl Flight {
     fn seen<'a>(&self, head: &'a [u8]) -> Frame<'a> {
         Frame { from: self.from, head, len: self.frame.len, offload: self.frame.offload }
-    }
-}
-
-/// Slots that must be free on an uplink that takes this much before a frame is taken for it.
-fn least_room(takes: Takes) -> usize {
-    if takes.gso(GsoKind::TcpV4) && takes.gso(GsoKind::TcpV6) {
-        EGRESS_SLOTS_MAX
-    } else {
-        SEGMENTED_SLOTS_MAX
     }
 }
 

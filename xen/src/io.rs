@@ -7,10 +7,22 @@ use crate::hypervisor::{CopyEnd, CopyOp, GrantStatus, Hypervisor};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::ops::Range;
-use wire::{DropReason, Offload, Takes};
+use wire::{DropReason, GsoKind, Offload, Takes};
 
 /// Most data slots of a frame (XEN_NETIF_NR_SLOTS_MIN, netif.h).
 pub const SLOTS_MAX: usize = 18;
+
+/// Slots that must be free on an egress before a frame is taken that may leave by it.
+#[must_use]
+pub const fn room_for_a_frame(takes: Takes) -> u32 {
+    if takes.gso(GsoKind::TcpV4) && takes.gso(GsoKind::TcpV6) {
+        // Its own, one for GSO, one if the new head spills over a page.
+        SLOTS_MAX as u32 + 2
+    } else {
+        // 64 KiB in segments of 1 KiB; if they are smaller, the last may find no room.
+        64
+    }
+}
 
 /// A stretch of a frame inside one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
