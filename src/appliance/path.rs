@@ -208,13 +208,19 @@ impl<H: Hypervisor> Path<H> {
             while let Some(port) = self.awake.get(n).copied() {
                 match self.serve(h, fabric, port, uplink == Some(port), flights, &mut allowance) {
                     Served::Spent => n += 1,
-                    Served::Silent => drop(self.awake.remove(n)),
+                    Served::Silent => {
+                        self.awake.remove(n);
+                    }
                     Served::Waits => {
                         waits = true;
-                        drop(self.awake.remove(n));
+                        self.awake.remove(n);
                     }
                     Served::Full => return Turn { frames: allowance.frames, more: true },
                 }
+            }
+            if waits {
+                // Who waits has credit left: no client gets more before that is used.
+                self.awake.retain(|port| uplink == Some(*port));
             }
             if self.awake.is_empty() {
                 // The room was reckoned for the worst case: after this turn there may be some. If no
