@@ -4,6 +4,7 @@
 //! replaces the one in docs/SPECIFICATION.md.
 
 mod counts;
+mod nat;
 mod profile;
 mod symbols;
 mod table;
@@ -30,6 +31,8 @@ pub(crate) enum Bench {
         #[arg(long)]
         write: bool,
     },
+    /// Time and memory of a packet in the firewall alone, by number of flows
+    Nat(nat::Nat),
     /// Rates, latency, CPU time, memory and start on a real Xen, beside Linux and no firewall
     Xen(xen::Xen),
 }
@@ -39,6 +42,7 @@ pub(crate) fn command(layout: &Layout, bench: Bench) -> Result<()> {
     match bench {
         Bench::Counts { write } => small(layout, "counts", &counts::table(layout)?, write),
         Bench::Size { write } => small(layout, "size", &size(layout)?, write),
+        Bench::Nat(nat) => nat.run(layout),
         Bench::Xen(xen) => xen.run(layout),
     }
 }

@@ -1,0 +1,4 @@
+//! See `fuzz::xenstore`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::xenstore(data));
