@@ -65,6 +65,16 @@ impl Client {
     }
 }
 
+/// The parts of a simulated machine hold each other, so that it is never freed; with the appliance at
+/// least what is large is.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Ok(mut appliance) = self.appliance.try_borrow_mut() {
+            *appliance = None;
+        }
+    }
+}
+
 impl Machine {
     /// A machine whose firewall lets clients out, its uplink connected.
     pub fn open(seed: u64) -> Self {
