@@ -6,11 +6,12 @@ mod rig;
 use core::time::Duration;
 use netfront::{Config, Notice};
 use rig::{GUEST, Rig, frame};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use wire::{DropReason, Offload, Port, PortSlot};
 use xen::io::{Device, Head, Pulled};
 use xen::netif::{Status, TxResponse};
+use xen::sim::Witness;
 use xen::sim::peer_back::{Offers, Tricks};
 use xen::store::Tag;
 use xen::xenbus::XenbusState as State;
@@ -171,13 +172,13 @@ fn a_backend_that_never_unmaps_costs_a_bounded_number_of_pages() {
 
 #[test]
 fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
-    let mut faults = 0;
+    let (mut faults, mut reads) = (0, 0);
     for seed in 0..16 {
         let mut rig = Rig::with(seed, Config { tx_pages: 64, rx_pages: 64, ..config() });
         let uplink = rig.plug(1, 0, Offers::default());
         rig.until("up", |rig| rig.front.port().is_some());
         let on = Rc::new(Cell::new(true));
-        corrupt(&rig, seed, Rc::clone(&on));
+        let witness = corrupt(&rig, seed, Rc::clone(&on));
         for n in 0..200usize {
             if uplink.peer.is_connected() && rig.front.port().is_some() {
                 uplink.peer.send(&frame(IPV4, 14 + n * 97 % 20_000), Offload::NONE);
@@ -189,6 +190,8 @@ fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
             rig.settle();
         }
         on.set(false);
+        assert_eq!(witness.borrow().careless(), &[] as &[String], "seed {seed}");
+        reads += witness.borrow().reads();
         rig.unplug(&uplink);
         rig.run_for(Duration::from_secs(60));
         let (holdings, watches, transactions, quarantined) = rig.held();
@@ -199,14 +202,17 @@ fn any_change_of_shared_memory_at_any_access_costs_the_link_at_most() {
         rig.until("up again", |rig| rig.front.port().is_some());
         faults += rig.problems().len();
     }
-    assert!(faults > 32, "{faults}");
+    assert!(faults > 32 && reads > 1000, "{faults}, {reads}");
 }
 
 /// Before one in 256 accesses of ours to a page of the data path, the backend changes a byte: half of
 /// the time of the response index, if it is a ring.
-fn corrupt(rig: &Rig, seed: u64, on: Rc<Cell<bool>>) {
+fn corrupt(rig: &Rig, seed: u64, on: Rc<Cell<bool>>) -> Rc<RefCell<Witness>> {
+    let witness = Rc::new(RefCell::new(Witness::new(GUEST)));
+    let seen = Rc::clone(&witness);
     let (sim, store_page) = (rig.sim.clone(), rig.store_page);
     rig.sim.on_touch(move |touch, bytes| {
+        seen.borrow_mut().see(touch);
         // XenStore's page is not the backend's to change.
         if !on.get() || touch.by != GUEST || touch.frame == store_page || sim.random(256) != 0 {
             return;
@@ -218,6 +224,7 @@ fn corrupt(rig: &Rig, seed: u64, on: Rc<Cell<bool>>) {
         };
         bytes[at] = (sim.random(256) ^ seed) as u8;
     });
+    witness
 }
 
 #[test]
