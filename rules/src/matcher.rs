@@ -1,5 +1,5 @@
-//! Finds the first rule of a list that matches, in nearly the same time for ten rules and for ten
-//! thousand.
+//! Finds the first rule of a list that matches without asking one after the other: among ten thousand
+//! rules it takes some six times as long as among ten (the test `measure` prints it).
 //!
 //! In: a list of rules, again and again a little time ([`Index::settle`]), and queries. Out: the
 //! position of the first rule that matches; before the index is ready, by asking one rule after the
@@ -36,7 +36,7 @@ pub(crate) enum Index {
     /// Not ready yet.
     Building(Box<Build>),
     /// Ready.
-    Ready(Matcher),
+    Ready(Box<Matcher>),
 }
 
 /// The trees of one list of rules.
@@ -86,7 +86,7 @@ impl Index {
         let Self::Building(build) = self else { return work };
         let (left, ready) = build.step(rules, work);
         if let Some(matcher) = ready {
-            *self = Self::Ready(matcher);
+            *self = Self::Ready(Box::new(matcher));
         }
         left
     }

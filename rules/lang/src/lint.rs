@@ -32,7 +32,7 @@ pub(crate) fn lint(policy: &Policy, file: &File<'_>, report: &mut Report) {
                     .help("are its source and destination of one address family?");
             }
             What::Covered { by, vms, redirect, packet } => {
-                covered(report, span, &by, (vms, redirect), &packet, reasons)
+                covered(report, span, &by, (vms, redirect), &packet, reasons);
             }
             What::Redundant { by, packet } => {
                 let message = "this rule changes nothing";
