@@ -209,6 +209,7 @@ fn write(
 }
 
 /// Sends a packet in fragments that its link carries.
+#[inline(never)] // Seldom used, and its buffers would stand on the stack of every packet.
 pub(super) fn cut(
     packet: &Packet<'_>,
     change: &Rewrite,

@@ -211,8 +211,9 @@ impl Firewall {
     pub fn batch(&mut self, now: Instant, frames: &[Frame<'_>], out: &mut Outbox<'_>) {
         self.awake(now);
         // Three loops, so that the memory that one step waits for is already on its way for all.
-        let mut batch: ArrayVec<Seen<'_>, BATCH> =
-            frames.iter().take(BATCH).map(|frame| self.see(frame)).collect();
+        // Filled in place: collected, all of it would be moved once more.
+        let mut batch = ArrayVec::<Seen<'_>, BATCH>::new();
+        batch.extend(frames.iter().take(BATCH).map(|frame| self.see(frame)));
         for seen in &mut batch {
             seen.flow = self.find(now, seen);
         }
