@@ -4,6 +4,7 @@
 //! console, and in the end why the domain ends. Never: waits for anybody but in [`Hypervisor::poll`],
 //! with everything done that could be done.
 
+mod ask;
 mod begin;
 mod budget;
 mod control;

@@ -5,14 +5,15 @@
 //! private memory or out of its sender's pages before its verdict, or answers a frame's slots before
 //! the last copy out of them.
 
-use super::memory::{self, WHOLES};
+use super::ask::Answers;
+use super::memory;
 use super::share::{Cost, Shares};
 use crate::firewall::Firewall;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use wire::{
-    BATCH, DropReason, Frame, HEAD_MAX, Instant, Outbox, PerReason, Port, Reply, SEGMENTS_MAX,
-    Takes, Verdict, WHOLE_MAX,
+    BATCH, DropReason, Frame, HEAD_MAX, Instant, Outbox, PerReason, Port, SEGMENTS_MAX, Takes,
+    Verdict,
 };
 use xen::hypervisor::{CopyOp, GrantStatus, Hypervisor, NoMemory};
 use xen::io::{self, Device, Incoming, Pulled, Staged};
@@ -67,6 +68,7 @@ pub(super) struct Path<H: Hypervisor> {
     pub(super) touched: Touched,
     pub(super) counters: PathCounters,
     flights: Vec<Flight>,
+    answers: Answers,
     /// Ports that may have frames in this turn.
     awake: Vec<Port>,
     first: usize,
@@ -76,8 +78,8 @@ pub(super) struct Path<H: Hypervisor> {
 pub(super) struct Flight {
     pub(super) from: Port,
     pub(super) frame: Incoming,
-    place: usize,
-    head: usize,
+    pub(super) place: usize,
+    pub(super) head: usize,
 }
 
 /// A verdict, with the place of the new head if there is one.
@@ -93,9 +95,6 @@ pub(super) struct OnWay {
     pub(super) frame: Staged,
     pub(super) len: u32,
 }
-
-type Decisions = ArrayVec<Decision, BATCH>;
-type Replies = ArrayVec<Reply, BATCH>;
 
 /// What a turn may still take.
 struct Allowance {
@@ -131,6 +130,7 @@ impl<H: Hypervisor> Path<H> {
             touched: Touched::default(),
             counters: PathCounters::default(),
             flights: Vec::with_capacity(BATCH),
+            answers: Answers::new(),
             awake: Vec::new(),
             first: 0,
         })
@@ -149,8 +149,12 @@ impl<H: Hypervisor> Path<H> {
         let turn = self.pull(h, fabric, ports, &mut flights);
         if !flights.is_empty() {
             self.heads(h, fabric, &mut flights);
-            let (decisions, replies) = self.decide(h, fabric, firewall, now, &flights);
-            self.bodies(h, fabric, &flights, &decisions, &replies);
+            let mut answers = core::mem::take(&mut self.answers);
+            answers.clear();
+            self.ask(firewall, now, &flights, &mut answers);
+            self.ask_whole(h, fabric, firewall, now, &flights, &mut answers);
+            self.bodies(h, fabric, &flights, &answers.decisions, &answers.replies);
+            self.answers = answers;
             for flight in flights.drain(..) {
                 if let Some(device) = fabric.device(flight.from) {
                     device.done(h, flight.frame);
@@ -173,10 +177,13 @@ impl<H: Hypervisor> Path<H> {
         let areas = memory::areas(self.private.as_mut());
         let mut outbox = Outbox::new(areas.new_heads, areas.replies);
         let next = firewall.tick(now, &mut outbox);
-        let (_, replies) = outbox.into_parts();
-        if !replies.is_empty() {
-            self.bodies(h, fabric, &[], &[], &replies);
+        if !outbox.replies().is_empty() {
+            let mut answers = core::mem::take(&mut self.answers);
+            answers.clear();
+            answers.add_replies(&outbox);
+            self.bodies(h, fabric, &[], &[], &answers.replies);
             self.touched.publish(h, fabric);
+            self.answers = answers;
         }
         next
     }
@@ -308,104 +315,6 @@ impl<H: Hypervisor> Path<H> {
         }
     }
 
-    /// Asks the firewall, a second time for frames it needs whole.
-    fn decide(
-        &mut self,
-        h: &mut H,
-        fabric: &mut impl Fabric<H>,
-        firewall: &mut Firewall,
-        now: Instant,
-        flights: &[Flight],
-    ) -> (Decisions, Replies) {
-        let (verdicts, mut replies) = self.ask(firewall, now, flights);
-        let mut decisions: Decisions = verdicts
-            .into_iter()
-            .enumerate()
-            .map(|(n, verdict)| Decision { verdict, new_head_at: memory::new_head_at(n) })
-            .collect();
-        self.decide_whole(h, fabric, firewall, now, flights, &mut decisions, &mut replies);
-        (decisions, replies)
-    }
-
-    /// Asks about all heads.
-    fn ask(
-        &mut self,
-        firewall: &mut Firewall,
-        now: Instant,
-        flights: &[Flight],
-    ) -> (ArrayVec<Verdict, BATCH>, Replies) {
-        let areas = memory::areas(self.private.as_mut());
-        let frames: ArrayVec<Frame<'_>, BATCH> = flights
-            .iter()
-            .map(|flight| {
-                let place = areas.heads.get(flight.place);
-                flight.seen(place.and_then(|p| p.get(..flight.head)).unwrap_or_default())
-            })
-            .collect();
-        let mut outbox = Outbox::new(areas.new_heads, areas.replies);
-        firewall.batch(now, &frames, &mut outbox);
-        outbox.into_parts()
-    }
-
-    /// Fetches the frames that cannot be told from their heads, as many as there is room for, and
-    /// asks again. What is left over or still undecided is dropped and counted.
-    #[allow(clippy::too_many_arguments, reason = "one step of decide, kept apart to be read apart")]
-    fn decide_whole(
-        &mut self,
-        h: &mut H,
-        fabric: &mut impl Fabric<H>,
-        firewall: &mut Firewall,
-        now: Instant,
-        flights: &[Flight],
-        decisions: &mut Decisions,
-        replies: &mut Replies,
-    ) {
-        let wanted: ArrayVec<usize, WHOLES> = decisions
-            .iter()
-            .zip(flights)
-            .enumerate()
-            .filter(|(_, (d, f))| {
-                d.verdict == Verdict::NeedWhole && f.frame.len as usize <= WHOLE_MAX
-            })
-            .map(|(n, _)| n)
-            .take(WHOLES)
-            .collect();
-        self.ops.clear();
-        for (place, n) in wanted.iter().enumerate() {
-            let Some(flight) = flights.get(*n) else { continue };
-            if let Some(device) = fabric.device(flight.from) {
-                let at = memory::whole_at(place);
-                device.heads(&flight.frame, WHOLE_MAX, at, self.private.as_mut(), &mut self.ops);
-            }
-        }
-        self.copy(h);
-        if io::all_okay(&self.ops) && !wanted.is_empty() {
-            let areas = memory::areas(self.private.as_mut());
-            let frames: ArrayVec<Frame<'_>, BATCH> = wanted
-                .iter()
-                .zip(areas.wholes.iter())
-                .filter_map(|(n, bytes)| {
-                    let flight = flights.get(*n)?;
-                    Some(flight.seen(bytes.get(..flight.frame.len as usize)?))
-                })
-                .collect();
-            let free = areas.replies.get_mut(replies.len()..).unwrap_or_default();
-            let mut outbox = Outbox::new(areas.whole_heads, free);
-            firewall.batch(now, &frames, &mut outbox);
-            let (verdicts, more) = outbox.into_parts();
-            for (place, (n, verdict)) in wanted.iter().zip(verdicts).enumerate() {
-                if let Some(decision) = decisions.get_mut(*n) {
-                    *decision = Decision { verdict, new_head_at: memory::whole_head_at(place) };
-                }
-            }
-            replies.extend(more.into_iter().take(replies.remaining_capacity()));
-        }
-        for decision in decisions.iter_mut().filter(|d| d.verdict == Verdict::NeedWhole) {
-            decision.verdict = Verdict::Drop(DropReason::TooLongToInspect);
-            self.counters.drops[DropReason::TooLongToInspect] += 1;
-        }
-    }
-
     /// Runs the list of copies. If the hypercall itself fails, no operation counts as done.
     pub(super) fn copy(&mut self, h: &mut H) {
         debug_assert!(self.ops.len() <= OPS_MAX && self.staged.len() <= STAGED_MAX);
@@ -418,7 +327,7 @@ impl<H: Hypervisor> Path<H> {
 }
 
 impl Flight {
-    fn seen<'a>(&self, head: &'a [u8]) -> Frame<'a> {
+    pub(super) fn seen<'a>(&self, head: &'a [u8]) -> Frame<'a> {
         Frame { from: self.from, head, len: self.frame.len, offload: self.frame.offload }
     }
 }
