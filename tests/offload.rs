@@ -6,8 +6,9 @@ mod machine;
 
 use machine::flow::{BOTH, Flow, HEADERS, client, gso};
 use machine::frames::{Spec, assert_sound, packet, plain_pseudo};
-use machine::{CLIENT_MAC, Client, Machine, OPEN, SERVER, SYS_NET};
+use machine::{CLIENT_MAC, Client, Machine, OPEN, SERVER, SYS_NET, TIDEGATE};
 use wire::{Csum, DropReason, Mac, Offload, TcpFlags, Transport};
+use xen::hypervisor::{CopyEnd, GrantStatus};
 use xen::sim::peer_back::Offers;
 use xen::sim::peer_front::{Manners, Outgoing, Slots};
 
@@ -284,4 +285,24 @@ fn a_client_without_scatter_gather_gets_no_packet_longer_than_its_slot() {
     assert_sound(&told);
     // Fragmentation needed, and the MTU (RFC 1191).
     assert_eq!((&told[34..36], &told[40..42]), (&[3, 4][..], &1500u16.to_be_bytes()[..]));
+}
+
+#[test]
+fn a_body_that_cannot_be_read_to_be_summed_is_never_sent() {
+    let machine = machine(27, Offers::PLAIN);
+    let client = client(&machine, 10, Manners::default());
+    let flow = Flow::connect(&machine, &client, false);
+    assert!(client.peer.send(&flow.upload(&[1; 5000], gso(false, MSS))));
+    machine.settle();
+    assert_eq!(at_uplink(&machine).len(), 4);
+    // Heads are read, bodies are not: where the body should be stands the one before.
+    machine.sim.on_copy(|dom, op| {
+        let body = matches!(op.dst, CopyEnd::Private(_)) && op.len > 256;
+        (dom == TIDEGATE && body).then_some(GrantStatus::BAD_GNTREF)
+    });
+    assert!(client.peer.send(&flow.upload(&[2; 5000], gso(false, MSS))));
+    machine.settle();
+    assert!(at_uplink(&machine).is_empty());
+    assert_eq!(machine.counters().drops[DropReason::CopyFailed], 1);
+    assert_eq!(client.peer.in_flight(), 0);
 }
