@@ -1,21 +1,33 @@
-//! Deciding a batch allocates nothing: not for what passes, what opens, what is refused or answered.
+//! Nothing is allocated for a frame: not to decide what passes, opens, is refused or answered, and not
+//! to move it, whole, cut or summed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(unreachable_pub, reason = "nothing here is reached from outside")]
 
-#[path = "../wire/tests/common/mod.rs"]
-mod common;
+mod machine;
 #[allow(dead_code, reason = "shared with the tests of the firewall")]
 #[path = "firewall/world.rs"]
 mod world;
 
 use common::{Spec, packet};
+use machine::flow::{BOTH, Flow, gso};
+use machine::frames as common;
+use machine::{Machine, SYS_NET};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use wire::{BATCH, DropReason, Frame, HEAD_MAX, Outbox, Port, REPLY_MAX, TcpFlags, Verdict};
+use wire::{
+    BATCH, DropReason, Frame, HEAD_MAX, Offload, Outbox, Port, REPLY_MAX, TcpFlags, Verdict,
+};
 use world::{UPLINK, WORK, World, config, from_work, from_world, personal, us, web, work};
+use xen::sim::Bracket;
+use xen::sim::peer_back::Offers;
+use xen::sim::peer_front::Manners;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    /// Those in turns of the firewall, without what the simulation does when it is called.
+    static OURS: Cell<usize> = const { Cell::new(0) };
+    static RUNS: Cell<bool> = const { Cell::new(false) };
+    static CALLS: Cell<u32> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -24,6 +36,9 @@ struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        if RUNS.get() && CALLS.get() == 0 {
+            OURS.set(OURS.get() + 1);
+        }
         // SAFETY: as demanded of our caller.
         unsafe { System.alloc(layout) }
     }
@@ -84,4 +99,46 @@ fn deciding_allocates_nothing() {
     // The counting itself works.
     drop(std::hint::black_box(vec![0u8; 100]));
     assert!(ALLOCATIONS.with(Cell::get) > after);
+}
+
+fn bracket(bracket: Bracket) {
+    match bracket {
+        Bracket::Turn => RUNS.set(true),
+        Bracket::EndOfTurn => RUNS.set(false),
+        Bracket::Call => CALLS.set(CALLS.get() + 1),
+        Bracket::EndOfCall => CALLS.set(CALLS.get() - 1),
+    }
+}
+
+#[test]
+fn moving_frames_allocates_nothing_be_they_whole_cut_or_summed() {
+    let takes = [
+        (Offers::default(), Manners::default()),
+        (Offers { ipv4_csum: true, ipv6_csum: true, ..Offers::PLAIN }, Manners::default()),
+        (Offers::PLAIN, Manners::default().plain()),
+    ];
+    for (seed, (offers, manners)) in takes.into_iter().enumerate() {
+        let blob = lang::compile("test.tide", machine::OPEN).unwrap().blob;
+        let mut machine = Machine::bare(seed as u64, BOTH, Some(&blob));
+        machine.plug_offering(SYS_NET, 0, offers);
+        machine.wait("the uplink to be up", || machine.uplink().is_connected());
+        let client = machine::flow::client(&machine, 10, manners);
+        let flows = [false, true].map(|ipv6| (ipv6, Flow::connect(&machine, &client, ipv6)));
+        let traffic = || {
+            for (ipv6, flow) in &flows {
+                let large = gso(*ipv6, 1400);
+                assert!(client.peer.send(&flow.upload(&[1; 40_000], large)));
+                assert!(client.peer.send(&flow.upload(&[1; 100], Offload { gso: None, ..large })));
+                machine.uplink().send(&flow.download(&[2; 40_000], large), large);
+            }
+            machine.settle();
+            (machine.uplink().received().len(), client.peer.take_received().len())
+        };
+        let first = traffic();
+        machine.sim.on_bracket(machine::TIDEGATE, bracket);
+        let before = OURS.get();
+        assert_eq!(traffic(), first);
+        assert_eq!(OURS.get() - before, 0, "{offers:?}");
+        assert!(first.0 >= 4 && first.1 >= 2);
+    }
 }

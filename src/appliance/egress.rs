@@ -51,8 +51,8 @@ enum Body {
     Sender,
     /// In private memory, where the frame would begin at this byte.
     Private(u32),
-    /// To be brought there to be summed, by these copies.
-    ToBring(u32, Range<usize>),
+    /// To be brought there to be summed, by these copies; by none if it is not all there.
+    ToBring(u32, Option<Range<usize>>),
 }
 
 /// A head in private memory.
@@ -172,7 +172,7 @@ impl<H: Hypervisor> Path<H> {
 
     /// How `leaving` has to be cut for its egress: not at all, if that takes it as it came.
     fn plan(
-        &mut self,
+        &self,
         fabric: &mut impl Fabric<H>,
         leaving: &Leaving<'_>,
     ) -> Result<Option<Cut>, DropReason> {
@@ -190,7 +190,7 @@ impl<H: Hypervisor> Path<H> {
         let body = if leaving.emit.skip >= leaving.flight.frame.len {
             Body::Private(leaving.head.at)
         } else if complete {
-            Body::ToBring(0, 0..0)
+            Body::ToBring(0, None)
         } else {
             Body::Sender
         };
@@ -215,15 +215,15 @@ impl<H: Hypervisor> Path<H> {
                 let len = frame.len as usize;
                 device.heads(frame, len, *at, self.private.as_mut(), &mut self.ops)
             });
-            // Nothing of it, not even a copy, is what a frame has that is not there.
-            *copies = if brought == frame.len as usize { from..self.ops.len() } else { 1..0 };
+            *copies = (brought == frame.len as usize).then_some(from..self.ops.len());
         }
         self.copy(h);
         let Self { ops, counters, .. } = self;
         round.retain(|leaving| {
             let Some(cut) = &mut leaving.cut else { return true };
             let Body::ToBring(at, copies) = &cut.body else { return true };
-            let there = ops.get(copies.clone()).is_some_and(io::all_okay);
+            let copies = copies.clone().and_then(|copies| ops.get(copies));
+            let there = copies.is_some_and(io::all_okay);
             // The new head is as long as what it stands for, or the payload would not be whole.
             let begin = (*at + leaving.emit.skip).checked_sub(leaving.emit.head.into());
             match begin.filter(|_| there) {
