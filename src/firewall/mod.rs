@@ -295,19 +295,20 @@ impl Firewall {
     ) -> Outcome {
         // An earlier frame of the batch may have opened or ended the flow.
         let flow = seen.flow.or_else(|| self.find(now, seen));
-        match (seen.side, seen.parsed?) {
+        let parsed = seen.parsed.as_ref().map_err(|unparsed| Verdict::from(*unparsed))?;
+        match (seen.side, parsed) {
             // Nobody said that this interface is up: no address is its own.
             (None, _) => Err(DropReason::SpoofedSource.into()),
-            (Some(Side::Client(from)), Parsed::Arp(arp)) => self.client_arp(now, from, &arp, out),
+            (Some(Side::Client(from)), Parsed::Arp(arp)) => self.client_arp(now, from, arp, out),
             (Some(Side::Client(from)), Parsed::Ip(packet)) => {
-                self.client_packet(now, from, &packet, flow, out)
+                self.client_packet(now, from, packet, flow, out)
             }
             (Some(Side::Uplink(uplink)), Parsed::Arp(arp)) => {
-                self.uplink_arp(now, uplink, &arp, out)
+                self.uplink_arp(now, uplink, arp, out)
             }
             (Some(Side::Uplink(uplink)), Parsed::Ip(packet)) => {
                 debug_assert_eq!(uplink.port, from);
-                self.uplink_packet(now, uplink, &packet, flow, out)
+                self.uplink_packet(now, uplink, packet, flow, out)
             }
         }
     }

@@ -66,6 +66,7 @@ impl From<DropReason> for Fault {
     }
 }
 
+#[inline(always)]
 fn ethernet<'a>(frame: &Frame<'a>) -> Result<Parsed<'a>, Fault> {
     let eth_dst = Mac(array(frame.head, 0).ok_or(Fault::Short)?);
     let eth_src = Mac(array(frame.head, 6).ok_or(Fault::Short)?);
@@ -102,6 +103,7 @@ fn arp(eth_dst: Mac, eth_src: Mac, bytes: &[u8]) -> Result<Arp, Fault> {
     })
 }
 
+#[inline(always)]
 fn ipv4<'a>(frame: &Frame<'a>, bytes: &'a [u8]) -> Result<Packet<'a>, Fault> {
     let ip = ipv4_header(bytes)?;
     if has_forbidden_option(ip.options()) {
@@ -137,6 +139,7 @@ pub(crate) fn ipv4_header(bytes: &[u8]) -> Result<Ipv4HeaderSlice<'_>, Fault> {
     }
 }
 
+#[inline(always)]
 fn ipv6<'a>(frame: &Frame<'a>, bytes: &'a [u8]) -> Result<Packet<'a>, Fault> {
     let ip = ipv6_header(bytes)?;
     let carried = walk(frame.head, ETHERNET_HEADER.saturating_add(40), ip.next_header())?;
@@ -167,12 +170,13 @@ struct Net {
     dont_fragment: bool,
 }
 
+#[inline(always)] // Else the packet is moved once more on each level.
 fn packet<'a>(frame: &Frame<'a>, net: &Net, carried: &Carried) -> Result<Packet<'a>, Fault> {
     let end = net.ip_len.saturating_add(ETHERNET_HEADER as u32);
     if end > frame.len {
         return Err(DropReason::Truncated.into());
     }
-    let packet = Packet {
+    let mut packet = Packet {
         head: frame.head,
         frame_len: frame.len,
         eth_dst: Mac(array(frame.head, 0).ok_or(Fault::Short)?),
@@ -210,9 +214,10 @@ fn packet<'a>(frame: &Frame<'a>, net: &Net, carried: &Carried) -> Result<Packet<
         Carried { protocol, .. } => (Transport::Other(protocol.0), 0),
     };
     check_offload(frame, &transport, fragment.is_some(), v6)?;
-    let fragment = fragment.filter(|fragment| fragment.offset == 0);
-    let payload = offset(carried.l4.saturating_add(header))?;
-    Ok(Packet { transport, payload, fragment, ..packet })
+    packet.transport = transport;
+    packet.fragment = fragment.filter(|fragment| fragment.offset == 0);
+    packet.payload = offset(carried.l4.saturating_add(header))?;
+    Ok(packet)
 }
 
 /// The first fragment of a packet has to hold all of the transport header, or nobody could say what
