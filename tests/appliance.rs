@@ -71,6 +71,33 @@ fn a_datagram_leaves_from_our_address_and_its_answer_comes_back() {
 }
 
 #[test]
+fn what_stands_behind_a_packet_is_not_sent_on() {
+    let machine = Machine::open(21);
+    let client = machine.client(10);
+    let seen = round_trip(&machine, &client, 4000);
+    // In the head, in the same slot behind it, and in slots of its own.
+    for (data, behind) in [(20, 100), (1000, 400), (1300, 9000)] {
+        let datagram = |from: (IpAddr, u16), to, macs: (Mac, Mac)| {
+            Spec::udp(from, to).payload(&vec![0x5a; data]).macs(macs.0, macs.1).frame()
+        };
+        let padded = |frame: &[u8]| [frame, &vec![0xa5; behind]].concat();
+        let out = datagram((client.addr, 4000), (SERVER, 7), (GATEWAY, CLIENT_MAC));
+        client.send(padded(&out));
+        machine.settle();
+        let left = machine.uplink().received();
+        assert_eq!(left.len(), 1, "console:\n{}", machine.console());
+        assert_eq!(left[0].bytes.len(), out.len());
+        let back = datagram((SERVER, 7), (seen.src, seen.sport), (UPLINK_MAC, GATEWAY));
+        machine.uplink().send(&padded(&back), Offload::NONE);
+        machine.settle();
+        let came = client.peer.take_received();
+        assert_eq!(came.len(), 1, "console:\n{}", machine.console());
+        assert_eq!(came[0].bytes.len(), back.len());
+    }
+    assert_honest(&machine, &[&client]);
+}
+
+#[test]
 fn what_nobody_asked_for_reaches_no_client() {
     let machine = Machine::open(2);
     let client = machine.client(10);

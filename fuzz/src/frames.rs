@@ -136,8 +136,10 @@ pub fn batch(data: &[u8]) {
 fn left(frame: &Frame<'_>, verdict: Verdict, head: Option<&[u8]>) {
     assert_ne!(verdict, Verdict::NeedWhole, "there is no more of it");
     let (Verdict::Emit(emit), Some(head)) = (verdict, head) else { return };
-    let len = u32::try_from(head.len()).unwrap() + frame.len - emit.skip;
-    let body = &frame.head[emit.skip as usize..];
+    assert!(emit.skip <= emit.end && emit.end <= frame.len);
+    let len = u32::try_from(head.len()).unwrap() + emit.end - emit.skip;
+    let body = frame.head.get(emit.skip as usize..).unwrap_or_default();
+    let body = body.get(..(emit.end - emit.skip) as usize).unwrap_or(body);
     let whole = [head, body].concat();
     let left = Frame { from: emit.to, head: &whole, len, offload: emit.offload };
     let Ok(Parsed::Ip(packet)) = parse(&left) else { panic!("it cannot be read any more") };

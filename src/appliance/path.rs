@@ -153,6 +153,11 @@ impl<H: Hypervisor> Path<H> {
             answers.clear();
             self.ask(firewall, now, &flights, &mut answers);
             self.ask_whole(h, fabric, firewall, now, &flights, &mut answers);
+            for (flight, decision) in flights.iter_mut().zip(&answers.decisions) {
+                if let Verdict::Emit(emit) = decision.verdict {
+                    flight.frame.truncate(emit.end);
+                }
+            }
             self.bodies(h, fabric, &flights, &answers.decisions, &answers.replies);
             self.answers = answers;
             for flight in flights.drain(..) {

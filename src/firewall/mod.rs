@@ -366,7 +366,8 @@ fn emit(
     }
     let place = out.head().ok_or(DropReason::EgressFull)?;
     let head = packet.rewrite(&change, place)?;
-    Ok(Emit { to: to.port, head: head.len, skip: head.skip, offload: packet.offload })
+    let (skip, end) = (head.skip, packet.end());
+    Ok(Emit { to: to.port, head: head.len, skip, end, offload: packet.offload })
 }
 
 /// Whether a packet fits a link, or may be cut for it (RFC 4787 REQ-13).

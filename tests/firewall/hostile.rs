@@ -159,7 +159,8 @@ proptest! {
         for (frame, verdict) in batch.iter().zip(out.verdicts()) {
             if let Verdict::Emit(emit) = verdict {
                 prop_assert_ne!(frame.from == UPLINK, emit.to == UPLINK);
-                prop_assert!(u32::from(emit.head) <= frame.len && emit.skip <= frame.len);
+                prop_assert!(u32::from(emit.head) <= emit.end && emit.skip <= emit.end);
+                prop_assert!(emit.end <= frame.len);
             }
         }
     }

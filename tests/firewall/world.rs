@@ -173,7 +173,7 @@ impl World {
         let mut frame = Vec::new();
         if let Verdict::Emit(emit) = verdict {
             frame.extend(out.head_bytes(0).unwrap());
-            frame.extend(&bytes[emit.skip as usize..]);
+            frame.extend(&bytes[emit.skip as usize..emit.end as usize]);
             assert_eq!(emit.offload, offload);
             if offload.csum != Csum::Blank && self.sound {
                 assert_sound(&frame);

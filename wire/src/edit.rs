@@ -51,7 +51,7 @@ pub struct NewHead {
 }
 
 impl Packet<'_> {
-    /// Writes the new head to `out`. A frame that is whole and fits is written whole.
+    /// Writes the new head to `out`. A packet that is whole and fits is written whole.
     ///
     /// # Errors
     /// [`DropReason::BadHeader`] if a new address is of the other family,
@@ -61,11 +61,9 @@ impl Packet<'_> {
         change: &Rewrite,
         out: &mut [u8; HEAD_MAX],
     ) -> Result<NewHead, DropReason> {
-        let len = if self.head.len() <= HEAD_MAX && self.is_whole() {
-            self.head.len()
-        } else {
-            usize::from(self.payload)
-        };
+        let end = self.end() as usize;
+        let len =
+            if end <= HEAD_MAX && end <= self.head.len() { end } else { usize::from(self.payload) };
         let old = self.head.get(..len).ok_or(DropReason::Truncated)?;
         let out = out.get_mut(..len).ok_or(DropReason::Truncated)?;
         out.copy_from_slice(old);

@@ -41,7 +41,7 @@ impl From<Unparsed> for Verdict {
     }
 }
 
-/// A frame sent on: `heads[i][..head]`, then what came in from byte `skip` on.
+/// A frame sent on: `heads[i][..head]`, then what came in from byte `skip` up to byte `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emit {
     /// Where it leaves.
@@ -50,6 +50,9 @@ pub struct Emit {
     pub head: u16,
     /// Bytes of the old frame that the new head replaces.
     pub skip: u32,
+    /// Where the packet ends in the old frame. What its sender put behind that is nobody's, and is
+    /// not sent on.
+    pub end: u32,
     /// What is left to the next receiver.
     pub offload: Offload,
 }

@@ -316,6 +316,12 @@ impl<'a> Packet<'a> {
         self.head.len() == self.frame_len as usize
     }
 
+    /// Where the IP packet ends, in bytes from the start of the frame.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        self.ip_len.saturating_add(self.l3.into())
+    }
+
     /// The IP packet, as far as it lies in the head.
     #[must_use]
     pub fn ip_bytes(&self) -> &'a [u8] {

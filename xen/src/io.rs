@@ -51,6 +51,16 @@ pub struct Incoming {
     pub token: u32,
 }
 
+impl Incoming {
+    /// Keeps the first `len` bytes, if there are more.
+    pub fn truncate(&mut self, len: u32) {
+        if len < self.len {
+            self.pieces = part(&self.pieces, 0, len);
+            self.len = len;
+        }
+    }
+}
+
 /// Why a device has no frame to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pulled<T> {
