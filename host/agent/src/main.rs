@@ -4,7 +4,7 @@
 //! command line (`serve …`, `ask …`). Out: replies, or what the role prints.
 //! It never decides anything about a test: it does one thing and reports.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod desk;
 mod names;
@@ -12,6 +12,7 @@ mod net;
 mod relay;
 mod run;
 mod store;
+mod usage;
 mod wait;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -59,6 +60,8 @@ enum Role {
 enum Server {
     UdpEcho,
     TcpEcho,
+    /// Accepts and closes
+    TcpClose,
     Http,
     Dns,
 }
@@ -87,6 +90,8 @@ enum Question {
     },
     /// Which functions of Xen and Linux do these addresses, on standard input, lie in?
     Names,
+    /// Which processor time has each domain used, in nanoseconds?
+    Usage,
 }
 
 fn main() -> ExitCode {
@@ -96,6 +101,7 @@ fn main() -> ExitCode {
         Role::Serve { what, address } => match what {
             Server::UdpEcho => net::echo::serve_udp(address),
             Server::TcpEcho => net::echo::serve_tcp(address),
+            Server::TcpClose => net::echo::close_tcp(address),
             Server::Http => net::http::serve(address),
             Server::Dns => net::dns::serve(address),
         },
@@ -122,6 +128,7 @@ fn ask(what: Question, patience: Duration) -> io::Result<()> {
         Question::Dns { resolver, name, tcp } => {
             serde_json::to_string(&net::dns::ask(resolver, &name, tcp, patience)?)
         }
+        Question::Usage => serde_json::to_string(&usage::all()?),
         Question::Names => serde_json::to_string(&names::of(&io::read_to_string(io::stdin())?)?),
     };
     println!("{}", answer?);

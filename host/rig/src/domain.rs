@@ -42,7 +42,7 @@ pub struct Ping {
 }
 
 /// Which way iperf3 sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// From the client.
     Up,
@@ -181,6 +181,17 @@ impl Domain {
             .ok_or_else(|| Error::new(format!("{}: ping printed {exit:?}", self.name)))
     }
 
+    /// Round trips of `count` echo requests, in milliseconds, in the order they were sent; those that
+    /// are not answered within seconds are not among them.
+    ///
+    /// # Errors
+    /// When ping itself cannot run.
+    pub fn round_trips(&self, to: Ipv4Addr, count: u32) -> Result<Vec<f64>> {
+        let (count, to) = (count.to_string(), to.to_string());
+        let exit = self.exec(&["ping", "-c", &count, "-i", "0.03", "-W", "3", &to])?;
+        Ok(exit.stdout.lines().filter_map(round_trip).collect())
+    }
+
     /// Tries to open a TCP connection.
     ///
     /// # Errors
@@ -241,8 +252,23 @@ impl Domain {
     /// # Errors
     /// When iperf3 fails; its message is passed on.
     pub fn iperf(&self, server: Ipv4Addr, way: Way, seconds: u32) -> Result<f64> {
+        self.iperf_streams(server, way, 1, seconds)
+    }
+
+    /// As [`Domain::iperf`], all of so many streams together.
+    ///
+    /// # Errors
+    /// As [`Domain::iperf`].
+    pub fn iperf_streams(
+        &self,
+        server: Ipv4Addr,
+        way: Way,
+        streams: u32,
+        seconds: u32,
+    ) -> Result<f64> {
         let (server, seconds_word) = (server.to_string(), seconds.to_string());
-        let mut argv = vec!["iperf3", "-J", "-c", &server, "-t", &seconds_word];
+        let streams = streams.to_string();
+        let mut argv = vec!["iperf3", "-J", "-c", &server, "-t", &seconds_word, "-P", &streams];
         if way == Way::Down {
             argv.push("-R");
         }
@@ -326,6 +352,11 @@ fn parse_ping(text: &str) -> Option<Ping> {
     Some(Ping { sent, received, millis })
 }
 
+/// `64 bytes from 1.2.3.4: seq=0 ttl=63 time=0.512 ms`
+fn round_trip(line: &str) -> Option<f64> {
+    line.split_once("time=")?.1.split(' ').next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,5 +369,7 @@ mod tests {
         let none = "1 packets transmitted, 0 packets received, 100% packet loss\n";
         assert_eq!(parse_ping(none), Some(Ping { sent: 1, received: 0, millis: None }));
         assert_eq!(parse_ping("ping: sendto: Network unreachable"), None);
+        assert_eq!(round_trip("64 bytes from 1.2.3.4: seq=0 ttl=63 time=0.512 ms"), Some(0.512));
+        assert_eq!(round_trip("PING 1.2.3.4 (1.2.3.4): 56 data bytes"), None);
     }
 }

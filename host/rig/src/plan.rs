@@ -47,5 +47,10 @@ pub const UNTRUSTED: Client =
 /// The client that attacks the firewall; no Linux runs in it.
 pub const HOSTILE: Client =
     Client { name: "hostile", ip: Ipv4Addr::new(10, 137, 0, 13), mac: "00:16:3e:5e:6c:13" };
+/// The client that makes load; no Linux runs in it.
+pub const LOAD: Client =
+    Client { name: "load", ip: Ipv4Addr::new(10, 137, 0, 14), mac: "00:16:3e:5e:6c:14" };
+/// Where the uplink's domain throws away what comes, without a word.
+pub const DISCARD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
 /// MAC of the firewall's uplink.
 pub const UPLINK_MAC: &str = "00:16:3e:5e:6c:02";

@@ -5,6 +5,7 @@ use crate::domain::{DEADLINE, Domain, millis};
 use crate::error::{Context as _, Error, Result, ensure};
 use crate::machine::{Machine, tail};
 use agent::{Answer, Condition, DOM0, MARK, Op};
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,6 +159,17 @@ impl Xen {
     pub fn usage_of(&self, name: &str) -> Result<Usage> {
         let found = self.usage()?.into_iter().find(|usage| usage.name == name);
         found.ok_or_else(|| Error::new(format!("no domain {name}")))
+    }
+
+    /// Processor time of every domain since its creation, by its number, to the nanosecond.
+    ///
+    /// # Errors
+    /// When the hypervisor is another one than the rig's.
+    pub fn cpu_times(&self) -> Result<BTreeMap<u16, Duration>> {
+        let exit = self.dom0.exec(&["tidegate-agent", "ask", "usage"])?;
+        ensure(exit.success(), || format!("ask usage: {}", exit.stderr.trim_end()))?;
+        let times: BTreeMap<u16, u64> = serde_json::from_str(&exit.stdout).context("ask usage")?;
+        Ok(times.into_iter().map(|(id, nanos)| (id, Duration::from_nanos(nanos))).collect())
     }
 
     /// Waits until a domain number is no more.

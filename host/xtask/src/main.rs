@@ -149,7 +149,7 @@ fn main() -> ExitCode {
         Command::Image { policy } => image::command(&layout, policy.as_deref()).map(|()| true),
         Command::Demo { world, keep, json } => {
             let firewall = world.firewall(&layout)?;
-            let options = Options { keep, cpus: world.cpus };
+            let options = Options { keep, cpus: world.cpus, ..Options::default() };
             demo::command(&layout, firewall, world.mode.into(), options, json)
         }
         Command::Attach => attach::command(&layout).map(|()| true),
@@ -159,7 +159,7 @@ fn main() -> ExitCode {
         }
         Command::Rig { world, only, .. } => {
             let firewall = world.firewall(&layout)?;
-            let options = Options { keep: false, cpus: world.cpus };
+            let options = Options { keep: false, cpus: world.cpus, ..Options::default() };
             suite::command(&layout, firewall, world.mode.into(), options, &only)
         }
         Command::Test { only } => stages::command(&layout, &only),

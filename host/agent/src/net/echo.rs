@@ -30,6 +30,15 @@ pub(crate) fn serve_tcp(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes every connection as soon as it is there.
+pub(crate) fn close_tcp(address: SocketAddr) -> io::Result<()> {
+    for stream in TcpListener::bind(address).map_err(at(address))?.incoming() {
+        // One that was reset before it was taken is as good as closed.
+        drop(stream);
+    }
+    Ok(())
+}
+
 /// Sends `count` datagrams, one after the other's answer, and checks each answer's bytes and sender.
 pub(crate) fn ask_udp(
     from: Ipv4Addr,

@@ -4,8 +4,11 @@
 //! replaces the one in docs/SPECIFICATION.md.
 
 mod counts;
+mod figures;
 mod nat;
+mod plot;
 mod profile;
+mod results;
 mod symbols;
 mod table;
 mod xen;

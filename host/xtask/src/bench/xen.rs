@@ -1,11 +1,18 @@
-//! `cargo xtask bench xen`: everything that needs a real Xen, in one run.
+//! `cargo xtask bench xen`: everything that needs a real Xen, in one run of it for each mode.
+//!
+//! In: which firewalls, how often. Out: the same figures for each, in rounds that take turns: what
+//! disturbs the host for a while disturbs all of them.
 
-use super::profile;
-use crate::{FirewallArg, ModeArg, image};
-use clap::Args;
-use rig::plan::{SERVER, WORK};
-use rig::{Firewall, Layout, Mode, Options, Result, Way, World};
-use std::path::PathBuf;
+use super::figures::{self, Figure, Figures, Job};
+use super::results::{Results, Shown};
+use super::{plot, profile, table};
+use crate::image;
+use clap::{Args, ValueEnum};
+use rig::plan::WORK;
+use rig::{Clock, Firewall, Layout, Mode, Options, Result, World, run, step};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Memory that is promised to be enough, in MiB.
 const LEAST_MEMORY: u32 = 16;
@@ -14,23 +21,56 @@ const LEAST_MEMORY: u32 = 16;
 #[derive(Args)]
 pub(crate) struct Xen {
     /// How the firewall is virtualised (clients are PV)
-    #[arg(long, value_enum, default_value_t = ModeArg::Pv)]
-    mode: ModeArg,
+    #[arg(long, value_enum, default_value_t = Modes::Pv)]
+    mode: Modes,
     /// Measure only this firewall; may be given more than once
     #[arg(long, value_enum)]
-    only: Vec<FirewallArg>,
+    only: Vec<Kind>,
     /// How long each load lasts
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     seconds: u32,
+    /// How often everything is measured
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
     /// Put this kernel, an ELF for Xen, in Tidegate's place
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// The command line of that kernel, if it is not Tidegate's
+    #[arg(long, value_name = "WORDS", requires = "image")]
+    extra: Option<String>,
+    /// Memory of Tidegate, or of what is in its place, in MiB
+    #[arg(long, default_value_t = LEAST_MEMORY)]
+    memory: u32,
     /// Tell where the firewall's time goes, by function, instead of measuring
     #[arg(long)]
     profile: bool,
-    /// Emulated processors
-    #[arg(long, default_value_t = 2)]
-    cpus: u8,
+    /// The load that is profiled; may be given more than once
+    #[arg(long, value_enum, requires = "profile")]
+    load: Vec<Job>,
+    /// Time goes by the host's clock, and there are two processors: rates are nearer to those of a
+    /// real machine, but a busy host spoils them. Otherwise time goes by instructions executed
+    #[arg(long)]
+    host_clock: bool,
+    /// Print the results as JSON (progress goes to standard error)
+    #[arg(long)]
+    json: bool,
+    /// Replace the tables in docs/SPECIFICATION.md
+    #[arg(long)]
+    write: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Modes {
+    Pv,
+    Pvh,
+    Both,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Tidegate,
+    Linux,
+    None,
 }
 
 impl Xen {
@@ -39,28 +79,123 @@ impl Xen {
             Some(image) => image.clone(),
             None => image::for_rig(layout)?,
         };
-        // With its symbols it is larger than what is shipped, and the same in all else.
-        let elf =
-            if self.image.is_some() { image.clone() } else { image.with_file_name("tidegate.elf") };
-        let tidegate = Firewall::tidegate(image, LEAST_MEMORY);
-        let mode: Mode = self.mode.into();
-        let options = Options { keep: false, cpus: self.cpus };
+        image::guest(layout, rig::plan::LOAD.name)?;
+        let modes: &[Mode] = match self.mode {
+            Modes::Pv => &[Mode::Pv],
+            Modes::Pvh => &[Mode::Pvh],
+            Modes::Both => &[Mode::Pv, Mode::Pvh],
+        };
+        modes.iter().try_for_each(|mode| self.run_mode(layout, &image, *mode))
+    }
+
+    fn run_mode(&self, layout: &Layout, image: &Path, mode: Mode) -> Result<()> {
+        let tidegate = self.tidegate(image);
+        let options = if self.host_clock {
+            Options::default()
+        } else {
+            Options { cpus: 1, clock: Clock::Instructions, ..Options::default() }
+        };
         let mut world = World::boot(layout, tidegate.clone(), mode, &[], options)?;
-        for kind in if self.only.is_empty() { &[FirewallArg::Tidegate][..] } else { &self.only } {
-            let firewall = match kind {
-                FirewallArg::Tidegate => tidegate.clone(),
-                FirewallArg::Linux => Firewall::Linux,
-                FirewallArg::None => Firewall::None,
-            };
-            let name = firewall.name();
-            world.replace_firewall(firewall, &[WORK])?;
-            for (what, way) in [("up", Way::Up), ("down", Way::Down)] {
-                let (bits, profile) = profile::during(&world, &elf, || {
-                    world.client(WORK)?.iperf(SERVER, way, self.seconds)
-                })?;
-                println!("\n{name}, TCP {what}: {:.0} Mbit/s\n{profile}", bits / 1e6);
+        figures::prepare(&world)?;
+        let all = [Kind::Tidegate, Kind::Linux, Kind::None];
+        let kinds = if self.only.is_empty() { &all[..] } else { &self.only };
+        let firewalls: Vec<Firewall> = kinds
+            .iter()
+            .map(|kind| match kind {
+                Kind::Tidegate => tidegate.clone(),
+                Kind::Linux => Firewall::Linux,
+                Kind::None => Firewall::None,
+            })
+            .collect();
+        if self.profile {
+            // With its symbols it is larger than what is shipped, and the same in all else.
+            let elf = self.image.clone().unwrap_or_else(|| image.with_file_name("tidegate.elf"));
+            return firewalls.iter().try_for_each(|f| self.profile(&mut world, f, &elf));
+        }
+        let results = self.measure(&mut world, &firewalls)?;
+        self.tell(layout, mode, &results)
+    }
+
+    fn tidegate(&self, image: &Path) -> Firewall {
+        let tidegate = Firewall::tidegate(image.to_owned(), self.memory);
+        match (&self.extra, tidegate) {
+            (Some(extra), Firewall::Tidegate { image, memory, .. }) => {
+                Firewall::Tidegate { image, extra: extra.clone(), memory }
             }
+            (_, tidegate) => tidegate,
+        }
+    }
+
+    fn measure(&self, world: &mut World, firewalls: &[Firewall]) -> Result<Results> {
+        let named = |f: &Firewall| match (&self.image, f) {
+            (Some(image), Firewall::Tidegate { .. }) => image.display().to_string(),
+            _ => f.name().to_owned(),
+        };
+        let shown = |f: &Firewall| Shown { name: named(f), rounds: Vec::new() };
+        let mut results = Results { firewalls: firewalls.iter().map(shown).collect() };
+        for round in 1..=self.rounds {
+            for (firewall, shown) in firewalls.iter().zip(&mut results.firewalls) {
+                let what = format!("round {round} of {}: {}", self.rounds, shown.name);
+                let figures = step(&what, || self.round(world, firewall))?;
+                eprintln!("  {}", figures::line(&figures));
+                shown.rounds.push(figures);
+            }
+        }
+        Ok(results)
+    }
+
+    fn round(&self, world: &mut World, firewall: &Firewall) -> Result<Figures> {
+        world.replace_firewall(firewall.clone(), &[WORK])?;
+        let mut figures = figures::all(world, self.seconds)?;
+        if !matches!(firewall, Firewall::None) {
+            let took = world.first_ping(firewall.clone())?;
+            figures.insert(Figure::FirstPing, took.as_secs_f64());
+        }
+        Ok(figures)
+    }
+
+    fn profile(&self, world: &mut World, firewall: &Firewall, elf: &Path) -> Result<()> {
+        world.replace_firewall(firewall.clone(), &[WORK])?;
+        let loads = if self.load.is_empty() { &[Job::Up, Job::Down][..] } else { &self.load };
+        for load in loads {
+            let (said, profile) =
+                profile::during(world, elf, || figures::job(world, *load, self.seconds))?;
+            println!("\n{}: {said}\n{profile}", firewall.name());
         }
         Ok(())
     }
+
+    fn tell(&self, layout: &Layout, mode: Mode, results: &Results) -> Result<()> {
+        let name = format!("xen-{mode}");
+        let clock = if self.host_clock {
+            "the host's clock, two emulated processors"
+        } else {
+            "a clock of instructions executed, one emulated processor"
+        };
+        let on = format!("{}; {} rounds of {} s; {clock}", machine()?, self.rounds, self.seconds);
+        let value = json!({ "mode": mode.to_string(), "on": on, "firewalls": results.json() });
+        table::save_json(layout, &name, &value)?;
+        plot::save(layout, &name, &format!("Tidegate, {mode}: {on}"), results)?;
+        let shown_by = format!("cargo xtask bench xen --mode {mode}");
+        let text = format!(
+            "{}\n{}\nMedian (least–most). {on}. Shown by `{shown_by}`.\n",
+            results.table().markdown(),
+            results.aims().markdown()
+        );
+        if self.json {
+            println!("{value:#}");
+        } else {
+            println!("{text}");
+        }
+        if self.write { table::specify(layout, &name, &text) } else { Ok(()) }
+    }
+}
+
+/// The host's processor, and today.
+fn machine() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model.trim());
+    let date = run(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?;
+    Ok(format!("QEMU TCG on {model}, {}", date.trim()))
 }
