@@ -136,9 +136,9 @@ fn churned(town: &mut Town) -> (Cost, Cost) {
         let batches = Town::NEWCOMERS / if alone { 1 } else { BATCH };
         for _ in 0..batches {
             if alone {
-                town.newcomer()
+                town.newcomer();
             } else {
-                town.newcomers_batch()
+                town.newcomers_batch();
             }
             let before = memory::allocations();
             let began = Clock::now();
@@ -147,9 +147,9 @@ fn churned(town: &mut Town) -> (Cost, Cost) {
             new.allocations += memory::allocations() - before;
             assert!(town.verdicts.iter().all(|v| matches!(v, Verdict::Emit(_))));
             if alone {
-                new.inserts.push(nanos)
+                new.inserts.push(nanos);
             } else {
-                new.nanos.push(nanos / BATCH as f64)
+                new.nanos.push(nanos / BATCH as f64);
             }
             new.packets += town.verdicts.len() as u64;
         }
