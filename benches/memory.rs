@@ -1,7 +1,7 @@
 //! How fast the kernel's memory functions and sums are beside the host's own.
 //!
 //! Prints bytes per nanosecond for each length: `cargo bench --bench memory`.
-#![allow(clippy::expect_used)]
+#![allow(clippy::indexing_slicing)]
 
 use std::arch::global_asm;
 use std::hint::black_box;

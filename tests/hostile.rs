@@ -124,7 +124,8 @@ fn rewrite(sim: &Sim, touch: &Touch, bytes: &mut [u8]) {
     let luck = |n: usize| sim.random(n as u64) as usize;
     match touch.kind {
         TouchKind::Read if touch.offset < 64 => {
-            if luck(150) == 0 {
+            let chance = luck(150);
+            if chance == 0 {
                 let index = touch.offset;
                 let word = u32::from_le_bytes(bytes[index..index + 4].try_into().unwrap());
                 let lie = word.wrapping_add(luck(300) as u32).wrapping_sub(20);
