@@ -6,7 +6,7 @@ mod machine;
 
 use machine::flow::{BOTH, Flow};
 use machine::frames::{Kind, Spec};
-use machine::{CLIENT_MAC, Client, Machine, SERVER, TIDEGATE, UPLINK_MAC};
+use machine::{CLIENT_MAC, Client, Machine, OWN, SERVER, TIDEGATE, UPLINK_MAC};
 use wire::{Csum, Frame, Gso, GsoKind, Mac, Offload, Parsed, Port, TcpFlags, Tuple, parse};
 use xen::sim::Counters;
 use xen::sim::peer_back::Offers;
@@ -256,4 +256,18 @@ fn segments_cut_and_summed_are_copied_twice() {
     assert_eq!(client.peer.take_received().len(), 45);
     // From our own pages it is brought without Xen.
     assert!(back.hypercalls <= 3 && back.copied_bytes <= bytes + 45 * 54, "{back:?}");
+}
+
+#[test]
+fn a_turn_both_ways_signals_once_over_a_shared_event_channel_and_twice_over_split_ones() {
+    let signals = |split| {
+        let machine = Machine::open(9);
+        let client = machine.boot(10, Manners { split, ..Manners::default() });
+        machine.wait("the client to be up", || client.peer.is_up());
+        let ping = Spec::ping(client.addr, OWN.into(), 7).macs(Mac::BACKEND, CLIENT_MAC);
+        let cost = cost(&machine, 1, || client.send(ping.frame()));
+        assert_eq!(client.peer.take_received().len(), 1);
+        cost.notifies
+    };
+    assert_eq!((signals(false), signals(true)), (1, 2));
 }
