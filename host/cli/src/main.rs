@@ -1,5 +1,5 @@
-//! The `tidegate` command: says what is wrong with a policy, what it means, and makes it ready for a
-//! kernel.
+//! The `tidegate` command: says what is wrong with a policy, what it means, makes it ready for a
+//! kernel, and runs the firewall on Linux.
 //!
 //! Exit codes: 0 done, or the answer is yes; 1 a policy has mistakes, or the answer is no; 2 the
 //! command itself or a file could not be used.
@@ -14,6 +14,7 @@ mod explain;
 mod format;
 mod graph;
 mod prove;
+mod run;
 mod shell;
 
 use clap::{Parser, Subcommand};
@@ -32,11 +33,12 @@ Examples:
   tidegate fmt my.tide                       put it into the one layout
   tidegate graph my.tide -o my.svg           draw what may flow
   tidegate compile my.tide -o my.blob        write what a kernel reads
+  tidegate run --policy my.tide --uplink tg0 --client tg1=10.137.0.10 ip=192.0.2.2/24 gw=192.0.2.1
 
 The language is told in docs/POLICY.md.";
 
 #[derive(Parser)]
-#[command(name = "tidegate", version, about = "Policies of the Tidegate firewall", after_help = EXAMPLES)]
+#[command(name = "tidegate", version, about = "The Tidegate firewall and its policies", after_help = EXAMPLES)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -147,6 +149,25 @@ enum Command {
         #[arg(short, long, value_name = "BLOB")]
         output: PathBuf,
     },
+    /// Run the firewall here, between TAP devices, until it is ended
+    ///
+    /// TAPs that are not there are made, and go when the firewall ends. Their addresses, routes and
+    /// being up are yours to arrange: each is a link on which the machine is the neighbour.
+    #[command(after_help = run::EXAMPLES)]
+    Run {
+        /// The policy
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// The TAP to the world
+        #[arg(long, value_name = "TAP")]
+        uplink: String,
+        /// A TAP to a client and the addresses the client may use; may be given more than once
+        #[arg(long, value_name = "TAP=ADDR[,ADDR]", required = true, value_parser = run::client)]
+        client: Vec<hosted::Client>,
+        /// What stands on the command line of a kernel: ip=, gw=, ip6=, gw6=, dns=, dnsto=, log=
+        #[arg(value_name = "WORD")]
+        words: Vec<String>,
+    },
     /// Write completions for a shell to standard output
     #[command(
         after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate"
@@ -173,6 +194,9 @@ fn main() -> ExitCode {
         Command::Graph { file, output } => graph::run(&file, output.as_deref()),
         Command::ExplainCode { code } => Ok(codes::run(code.as_deref())),
         Command::Compile { file, output } => compile::run(&file, &output),
+        Command::Run { policy, uplink, client, words } => {
+            run::run(&policy, uplink, client, &words.join(" "))
+        }
         Command::Completions { shell } => Ok(shell::completions(shell)),
         Command::Man => shell::man(),
     };
