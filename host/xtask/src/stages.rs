@@ -3,6 +3,8 @@
 //! A stage that cannot run counts as one failure; nothing is left out without a word. The last line
 //! is always `N passed, N failed`.
 
+mod hosted;
+
 use crate::{conformance, image, suite};
 use clap::ValueEnum;
 use rig::scenario::{self, Extent, Outcome};
@@ -20,6 +22,8 @@ pub(crate) enum Stage {
     Clippy,
     /// unit, property, model and simulation tests
     Unit,
+    /// the firewall on Linux, against programs of others in network namespaces
+    Hosted,
     /// the conformance table on the real hypervisor
     Conformance,
     /// all scenarios with a PV firewall
@@ -79,7 +83,8 @@ impl Stage {
                      --bin hostile --features kernel --profile kernel -- -D warnings",
                 ],
             ),
-            Self::Unit => unit(layout),
+            Self::Unit => harness(layout, &["--workspace"]),
+            Self::Hosted => hosted::world(layout),
             Self::Conformance => {
                 let rows = conformance::rows(layout)?;
                 Ok(count(rows.into_iter().map(|row| (row.name, row.failure))))
@@ -108,10 +113,12 @@ fn check(layout: &Layout, commands: &[&str]) -> Result<Count> {
     Ok(all)
 }
 
-/// Runs `cargo test` and counts what its harnesses report.
-fn unit(layout: &Layout) -> Result<Count> {
+/// Runs `cargo test` on `what` and counts what its harnesses report.
+fn harness(layout: &Layout, what: &[&str]) -> Result<Count> {
     let mut child = cargo(layout)
-        .args(["test", "--workspace", "--no-fail-fast", "--quiet", "--", "--format", "pretty"])
+        .arg("test")
+        .args(what)
+        .args(["--no-fail-fast", "--quiet", "--", "--format", "pretty"])
         .stdout(Stdio::piped())
         .spawn()
         .context("cargo test")?;
