@@ -35,7 +35,7 @@ pub(crate) fn run(
     let settings = match Settings::parse(words) {
         Ok(settings) => settings,
         Err(mistake) => {
-            eprintln!("error: {words}: {mistake}");
+            eprintln!("error: {mistake}");
             return Ok(false);
         }
     };
