@@ -108,7 +108,7 @@ enum Command {
     Prove {
         /// The policy
         file: PathBuf,
-        /// FROM can|cannot reach TO [KINDS], with the names of the policy
+        /// `FROM can|cannot reach TO [KINDS]`, with the names of the policy
         #[arg(required = true, value_name = "CLAIM")]
         claim: Vec<String>,
         /// Print one JSON object instead of text
@@ -137,7 +137,7 @@ enum Command {
     /// Tell more about the code of a mistake or warning; without one, list them
     #[command(after_help = "Example:\n  tidegate explain-code shadowed")]
     ExplainCode {
-        /// What stands in brackets: error[CODE]
+        /// What stands in brackets: `error[CODE]`
         code: Option<String>,
     },
     /// Write the blob of a policy, which a kernel reads
