@@ -33,10 +33,10 @@ impl Orders {
             Event::Watch { tag, .. } if *tag == TAG => {
                 self.reading = store.submit(TAG, TxId::NONE, &Op::Read(NODE)).ok();
             }
-            Event::Reply { tag, id, result } if *tag == TAG && self.reading == Some(*id) => {
-                if let Ok(Reply::Value(value)) = result {
-                    self.read(&String::from_utf8_lossy(value));
-                }
+            Event::Reply { tag, id, result: Ok(Reply::Value(value)) }
+                if *tag == TAG && self.reading == Some(*id) =>
+            {
+                self.read(&String::from_utf8_lossy(value));
             }
             _ => {}
         }

@@ -80,7 +80,7 @@ impl Stage {
                     "clippy --quiet --workspace --all-targets -- -D warnings",
                     "doc --quiet --workspace --no-deps",
                     "clippy --quiet --package tidegate --bin kernel --bin conformance \
-                     --bin hostile --features kernel --profile kernel -- -D warnings",
+                     --bin hostile --bin load --features kernel --profile kernel -- -D warnings",
                 ],
             ),
             Self::Unit => harness(layout, &["--workspace"]),
