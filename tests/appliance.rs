@@ -330,6 +330,8 @@ fn a_client_that_posts_no_buffers_loses_its_own_answers_and_they_are_counted() {
         machine.uplink().send(&answer(&seen), Offload::NONE);
         machine.settle();
     }
+    // It is waited for once, for a moment.
+    machine.run(Duration::from_millis(2));
     let came = mute.peer.take_received().len() as u64;
     let lost = machine.counters().drops[DropReason::EgressFull];
     assert!(lost > 0, "its buffers never ran out");

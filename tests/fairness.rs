@@ -4,7 +4,7 @@
 
 mod machine;
 
-use machine::flow::tuple;
+use machine::flow::{Flow, gso, tuple};
 use machine::frames::Spec;
 use machine::{CLIENT_MAC, Client, Machine, SERVER, UPLINK_MAC};
 use std::time::Duration;
@@ -129,4 +129,24 @@ fn a_client_that_posts_no_buffers_costs_nobody_else_a_frame() {
     assert_eq!(client, 400);
     assert_eq!(other as u64 + lost, 400);
     assert!(lost > 0, "its buffers never ran out");
+}
+
+#[test]
+fn a_burst_waits_for_a_client_that_makes_room_as_it_goes() {
+    let machine = Machine::open(5);
+    let client = machine.client(10);
+    let flow = Flow::connect(&machine, &client, false);
+    // Room for two such frames at a time.
+    client.peer.keep_posted(40);
+    let offload = gso(false, 1448);
+    let large = flow.download(&[0x5a; 65160], offload);
+    machine.uplink().send(&large, offload);
+    machine.settle();
+    assert_eq!(client.peer.take_received().len(), 1);
+    for _ in 0..40 {
+        machine.uplink().send(&large, offload);
+    }
+    machine.run(100 * MS);
+    assert_eq!(client.peer.take_received().len(), 40);
+    assert_eq!(machine.counters().drops[DropReason::EgressFull], 0);
 }

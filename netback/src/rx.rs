@@ -166,6 +166,11 @@ impl<M: Memory> RxPath<M> {
         result
     }
 
+    /// Slots that are posted now; none if the ring is broken.
+    pub(crate) fn posted(&mut self) -> usize {
+        self.ring.requests().map_or(0, |slots| slots as usize)
+    }
+
     /// Returns whether the frontend asked to be signalled.
     pub(crate) fn publish(&mut self) -> bool {
         self.ring.publish()

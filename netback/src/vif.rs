@@ -49,6 +49,11 @@ impl<H: Hypervisor> Vif<H> {
         self.link.as_ref().is_some_and(|link| link.awake && link.fault.is_none())
     }
 
+    /// Slots posted for frames to it; none without a sound link.
+    pub fn posted(&mut self) -> usize {
+        self.sound().map_or(0, |link| link.rx.posted())
+    }
+
     /// Its event channels: none, one or two.
     pub fn event_ports(&self) -> impl Iterator<Item = EvtPort> {
         self.link.iter().flat_map(|link| link.ports())

@@ -151,6 +151,9 @@ impl<H: Hypervisor> Path<H> {
             self.bring(h, fabric, &mut round);
             self.ops.clear();
             for leaving in &round {
+                if fabric.is_uplink(leaving.flight.from) {
+                    self.brake.went_to(leaving.emit.to);
+                }
                 match &leaving.cut {
                     None => self.stage_as_it_came(h, fabric, leaving),
                     Some(cut) => self.stage_cut(h, fabric, leaving, cut),

@@ -6,6 +6,7 @@
 
 mod ask;
 mod begin;
+mod brake;
 mod budget;
 mod control;
 mod egress;

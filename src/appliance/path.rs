@@ -6,6 +6,7 @@
 //! the last copy out of them.
 
 use super::ask::Answers;
+use super::brake::{self, Brake};
 use super::memory;
 use super::share::{Cost, Shares};
 use crate::firewall::Firewall;
@@ -32,6 +33,9 @@ pub(super) trait Fabric<H: Hypervisor> {
     /// Slots that frames of clients may take on the uplink before it is full. What does not fit waits
     /// in its sender's ring.
     fn uplink_room(&self) -> usize;
+
+    /// Slots that the client at `port` has posted for frames; `None` if it is gone.
+    fn posted(&mut self, port: Port) -> Option<usize>;
 
     /// Whether `port` is the uplink.
     fn is_uplink(&self, port: Port) -> bool;
@@ -65,6 +69,7 @@ pub(super) struct Path<H: Hypervisor> {
     pub(super) ops: Vec<CopyOp>,
     pub(super) staged: Vec<OnWay>,
     pub(super) shares: Shares,
+    pub(super) brake: Brake,
     pub(super) touched: Touched,
     pub(super) counters: PathCounters,
     flights: Vec<Flight>,
@@ -102,6 +107,8 @@ struct Allowance {
     room: usize,
     takes: Takes,
     least: usize,
+    /// Slots that frames of the uplink may take at any client, and what is left of them.
+    down: usize,
     /// What the turn has cost so far.
     work: Cost,
     /// Frames taken, bad ones included.
@@ -116,6 +123,8 @@ enum Served {
     Silent,
     /// Its frames must wait for room on the uplink.
     Waits,
+    /// Its frames must wait for room at a client.
+    Held,
     /// The turn is full.
     Full,
 }
@@ -127,6 +136,7 @@ impl<H: Hypervisor> Path<H> {
             ops: Vec::with_capacity(OPS_MAX),
             staged: Vec::with_capacity(STAGED_MAX),
             shares: Shares::default(),
+            brake: Brake::new(),
             touched: Touched::default(),
             counters: PathCounters::default(),
             flights: Vec::with_capacity(BATCH),
@@ -146,7 +156,7 @@ impl<H: Hypervisor> Path<H> {
         ports: &[Port],
     ) -> Turn {
         let mut flights = core::mem::take(&mut self.flights);
-        let turn = self.pull(h, fabric, ports, &mut flights);
+        let turn = self.pull(h, fabric, now, ports, &mut flights);
         if !flights.is_empty() {
             self.heads(h, fabric, &mut flights);
             let mut answers = core::mem::take(&mut self.answers);
@@ -190,7 +200,7 @@ impl<H: Hypervisor> Path<H> {
             self.touched.publish(h, fabric);
             self.answers = answers;
         }
-        next
+        [next, self.brake.deadline()].into_iter().flatten().min()
     }
 
     /// Takes frames of all ports, as their shares allow, beginning with another port each time.
@@ -198,6 +208,7 @@ impl<H: Hypervisor> Path<H> {
         &mut self,
         h: &mut H,
         fabric: &mut impl Fabric<H>,
+        now: Instant,
         ports: &[Port],
         flights: &mut Vec<Flight>,
     ) -> Turn {
@@ -211,10 +222,11 @@ impl<H: Hypervisor> Path<H> {
             room: fabric.uplink_room(),
             takes,
             least: io::room_for_a_frame(takes) as usize,
+            down: self.brake.slots(now, |port| fabric.posted(port)),
             work: Cost::default(),
             frames: 0,
         };
-        let mut waits = false;
+        let (mut waits, mut held) = (false, false);
         loop {
             let mut n = 0;
             while let Some(port) = self.awake.get(n).copied() {
@@ -227,6 +239,10 @@ impl<H: Hypervisor> Path<H> {
                         waits = true;
                         self.awake.remove(n);
                     }
+                    Served::Held => {
+                        held = true;
+                        self.awake.remove(n);
+                    }
                     Served::Full => return Turn { frames: allowance.frames, more: true },
                 }
             }
@@ -237,7 +253,7 @@ impl<H: Hypervisor> Path<H> {
             if self.awake.is_empty() {
                 // The room was reckoned for the worst case: after this turn there may be some. If no
                 // frame was taken, the answer that makes room comes with a signal.
-                let more = waits && allowance.frames != 0;
+                let more = (waits || held) && allowance.frames != 0;
                 return Turn { frames: allowance.frames, more };
             }
             self.shares.begin_round(&self.awake, uplink);
@@ -261,6 +277,9 @@ impl<H: Hypervisor> Path<H> {
             if !is_uplink && allowance.room < allowance.least {
                 return Served::Waits;
             }
+            if is_uplink && allowance.down < brake::FRAME {
+                return Served::Held;
+            }
             let pulled = fabric.device(port).map_or(Pulled::Empty, |device| device.pull(h));
             let cost = match pulled {
                 Pulled::Empty => {
@@ -275,7 +294,11 @@ impl<H: Hypervisor> Path<H> {
                 Pulled::Frame(frame) => {
                     self.counters.pulled += 1;
                     let cost = Cost::of_frame(frame.pieces.len(), frame.len);
-                    if !is_uplink {
+                    if is_uplink {
+                        // Its own, one for GSO, and one if the new head needs a slot.
+                        let slots = frame.pieces.len() + 2;
+                        allowance.down = allowance.down.saturating_sub(slots);
+                    } else {
                         let slots = uplink_slots(&frame, allowance.takes);
                         allowance.room = allowance.room.saturating_sub(slots);
                     }

@@ -98,6 +98,10 @@ impl<H: Hypervisor> Fabric<H> for Ports<H> {
         }
     }
 
+    fn posted(&mut self, port: Port) -> Option<usize> {
+        Some(self.clients.vif(port)?.posted())
+    }
+
     fn is_uplink(&self, port: Port) -> bool {
         self.uplink.port() == Some(port)
     }
