@@ -38,9 +38,10 @@ const DOM0_PROGRAMS: [&str; 15] = [
     "bin/ip",
 ];
 
-const GUEST_PROGRAMS: [&str; 6] = [
+const GUEST_PROGRAMS: [&str; 7] = [
     "usr/bin/xenstore-read",
     "usr/bin/xenstore-rm",
+    "usr/bin/xenstore-watch",
     "usr/bin/xenstore-write",
     "usr/bin/iperf3",
     "usr/sbin/nft",
