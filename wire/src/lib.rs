@@ -17,10 +17,12 @@ mod edit;
 mod extensions;
 mod frame;
 mod icmp;
+mod key;
 mod mac;
 mod outbox;
 mod packet;
 mod parse;
+mod plain;
 mod port;
 pub mod reply;
 mod segment;
@@ -32,6 +34,7 @@ pub use dns::Dns;
 pub use drop::{DropReason, PerReason};
 pub use edit::{NewHead, Rewrite, Translation};
 pub use frame::{Csum, Frame, Gso, GsoKind, HEAD_MAX, Offload, Takes, WHOLE_MAX};
+pub use key::{Addr, Key, Kind};
 pub use mac::Mac;
 pub use outbox::{BATCH, Emit, Outbox, REPLY_MAX, Reply, ReplyFull, Verdict};
 pub use packet::{
@@ -39,6 +42,7 @@ pub use packet::{
     QueryKind, Quote, Tcp, TcpFlags, Transport, Udp,
 };
 pub use parse::{Unparsed, parse};
+pub use plain::{End, Onward, Plain};
 pub use port::{Port, PortSlot};
 pub use segment::{Ranges, SEGMENTS_MAX, Segments};
 pub use time::Instant;

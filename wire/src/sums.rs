@@ -3,6 +3,7 @@
 //! In: bytes, numbers and old checksum fields. Out: new checksum fields. Never: a zero where zero
 //! means "no checksum".
 
+use crate::Addr;
 use core::net::IpAddr;
 
 /// A one's complement sum in the making. Order does not matter, so parts can be added one by one,
@@ -38,6 +39,15 @@ impl Sum {
         let [a, b, c, d] = sums;
         let all = a.plus(b).plus(c).plus(d).long(u64::from_ne_bytes(last));
         self.long(all.0.to_be())
+    }
+
+    /// Whether the sum over an IPv4 header without options is right.
+    pub(crate) fn is_right(header: &[u8; 20]) -> bool {
+        let (words, _) = header.as_chunks::<4>();
+        let sum = words
+            .iter()
+            .fold(Self::ZERO, |sum, word| sum.long(u64::from(u32::from_ne_bytes(*word))));
+        sum.checksum() == 0
     }
 
     /// Adds one 16-bit word.
@@ -127,6 +137,13 @@ impl Delta {
     pub fn address(self, old: IpAddr, new: IpAddr) -> Self {
         let change = Sum::ZERO.address(old).negated().plus(Sum::ZERO.address(new));
         Self { pseudo: self.pseudo.plus(change), ..self }
+    }
+
+    /// The same of packed addresses.
+    #[must_use]
+    pub(crate) fn packed(self, old: Addr, new: Addr) -> Self {
+        let sum = |addr: Addr| addr.words().into_iter().fold(Sum::ZERO, Sum::long);
+        Self { pseudo: self.pseudo.plus(sum(old).negated()).plus(sum(new)), ..self }
     }
 
     /// A word of the data was exchanged.
