@@ -41,7 +41,11 @@ fn rewritten(packet: &wire::Packet<'_>) {
     };
     let outer = match packet.transport {
         Transport::Fragment(_) | Transport::Other(_) => Translation::NONE,
-        _ => Translation { src: Some((addr(1), 4321)), dst: Some((addr(2), 1234)) },
+        _ => Translation {
+            src: Some((addr(1), 4321)),
+            dst: Some((addr(2), 1234)),
+            dns_id: packet.dns().map(|dns| dns.id ^ 0x55aa),
+        },
     };
     let (eth_dst, eth_src) = (Mac::BACKEND, Mac([2, 0, 0, 0, 0, 9]));
     let change = Rewrite {

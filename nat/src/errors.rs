@@ -72,6 +72,10 @@ impl Nat {
         let answer = quote.tuple.reversed();
         let id = self.live(now, self.find(self.hash(&answer), direction, &answer)?)?;
         let flow = self.flows.get(id.index)?;
+        // What it quotes would tell the client which id its query has in the world.
+        if matches!(flow.memory, Memory::Dns(_)) {
+            return None;
+        }
         let sender = flow.side(direction.reversed());
         if let (Memory::Tcp(track), Some(seq)) = (&flow.memory, quote.tcp_seq)
             && !track.in_flight(sender, seq)
@@ -80,14 +84,14 @@ impl Nat {
         }
         let Passage { client, tuple, change } = self.passage(id.index, direction)?;
         // What the quoted packet is to its sender is the reverse of what its answer would become.
-        let quoted = Translation { src: change.dst, dst: change.src };
+        let quoted = Translation { src: change.dst, dst: change.src, dns_id: None };
         let src = match direction {
             // The client must not see the remote but under the name it asked for (REQ-4).
             Direction::In => change.src.filter(|_| source == flow.remote),
             // Nor the world any address of the inside (REQ-5).
             Direction::Out => change.src,
         };
-        let outer = Translation { src, dst: Some((tuple.dst, 0)) };
+        let outer = Translation { src, dst: Some((tuple.dst, 0)), dns_id: None };
         Some(ErrorPassage { client, to: tuple.dst, outer, quoted })
     }
 }

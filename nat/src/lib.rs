@@ -64,6 +64,7 @@ mod lists;
 mod mappings;
 mod nat;
 mod open;
+mod own;
 mod plan;
 mod ports;
 mod quarantine;
@@ -85,6 +86,7 @@ pub use fragments::{DatagramId, Fragments, Later, Piece};
 pub use mappings::MAPPING_BYTES;
 pub use nat::Nat;
 pub use quarantine::QUARANTINE;
+pub use queries::Answered;
 pub use statics::{
     Balance, Forward, Inbound, OneToOne, Prefix, STATICS_MAX, Source, StaticError, Statics,
 };

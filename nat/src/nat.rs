@@ -305,14 +305,15 @@ impl Nat {
             Direction::Out => {
                 let tuple = flow.outside(self.externals.addr(flow.external)?);
                 let src = Some((tuple.src, tuple.sport));
-                let change = wire::Translation { src, dst: far_end(flow.remote()) };
+                let dst = far_end(flow.remote());
+                let change = wire::Translation { src, dst, dns_id: None };
                 Passage { client, tuple, change }
             }
             Direction::In => {
                 let asked = self.asked(flow)?;
                 let tuple = flow.inside(asked).reversed();
                 let dst = Some((tuple.dst, tuple.dport));
-                let change = wire::Translation { src: far_end(asked), dst };
+                let change = wire::Translation { src: far_end(asked), dst, dns_id: None };
                 Passage { client, tuple, change }
             }
         })

@@ -65,7 +65,7 @@ impl Firewall {
         if packet.wire_len() > u32::from(client.mtu) {
             return Err(DropReason::TooBig.into());
         }
-        let change = Translation { src: sent.change.src, dst: got.change.dst };
+        let change = Translation { src: sent.change.src, dst: got.change.dst, dns_id: None };
         emit_to_client(packet, client, change, Translation::NONE, out)
     }
 
@@ -123,8 +123,8 @@ impl Firewall {
         quote.tuple = Tuple { dst, dport, ..quote.tuple };
         let got = self.nat.icmp_error(now, Direction::In, dst, &quote)?;
         let client = self.links.client(got.client).ok_or(DropReason::EgressDown)?;
-        let outer = Translation { src: left.outer.src, dst: got.outer.dst };
-        let quoted = Translation { src: got.quoted.src, dst: left.quoted.dst };
+        let outer = Translation { src: left.outer.src, dst: got.outer.dst, dns_id: None };
+        let quoted = Translation { src: got.quoted.src, dst: left.quoted.dst, dns_id: None };
         emit_to_client(packet, client, outer, quoted, out)
     }
 }

@@ -7,7 +7,7 @@ use super::outbound::{check_control, opens_connection};
 use super::policy::inbound_query;
 use super::{Firewall, Outcome, Reach, emit_to_client, fits, is_martian};
 use core::net::IpAddr;
-use nat::{Direction, FlowId, Inbound, NewInflow};
+use nat::{Answered, Direction, FlowId, Inbound, NewInflow};
 use wire::{
     Arp, ArpOperation, Dns, DropReason, IcmpError, IcmpErrorKind, Instant, Ndp, Outbox, Packet,
     Translation, Transport, Tuple, Verdict, reply,
@@ -131,24 +131,30 @@ impl Firewall {
             return Err(ruling.refused.unwrap_or(DropReason::RuleDrop).into());
         }
         let datagram = self.may_begin(now, uplink.port, packet)?;
-        let answered = self.answers_all(packet, flow)?;
+        let answered = self.answered(packet, flow)?;
         let passage = self.nat.pass(now, flow, Direction::In, &packet.transport)?;
         if let Some(datagram) = datagram {
             self.begin(now, &datagram, flow, Direction::In, client, packet, out);
-        } else if answered {
+        } else if answered.is_some_and(|answered| answered.last) {
             self.nat.close(now, flow);
         }
-        emit_to_client(packet, client, passage.change, Translation::NONE, out)
+        let dns_id = answered.map(|answered| answered.id);
+        let change = Translation { dns_id, ..passage.change };
+        emit_to_client(packet, client, change, Translation::NONE, out)
     }
 
-    /// Whether a packet is the last answer that a redirected DNS flow waits for; an answer that it
-    /// does not wait for goes nowhere.
-    fn answers_all(&mut self, packet: &Packet<'_>, flow: FlowId) -> Result<bool, DropReason> {
+    /// What a packet answers, if its flow is a redirected DNS flow; an answer that it does not wait
+    /// for goes nowhere.
+    fn answered(
+        &mut self,
+        packet: &Packet<'_>,
+        flow: FlowId,
+    ) -> Result<Option<Answered>, DropReason> {
         if !matches!(packet.transport, Transport::Udp(_)) || !self.nat.is_dns(flow) {
-            return Ok(false);
+            return Ok(None);
         }
         match packet.dns() {
-            Some(Dns { id, is_answer: true }) => self.nat.answer(flow, id),
+            Some(Dns { id, is_answer: true }) => self.nat.answer(flow, id).map(Some),
             _ => Err(DropReason::Unsolicited),
         }
     }

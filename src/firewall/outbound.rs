@@ -113,13 +113,12 @@ impl Firewall {
                         self.open(now, from, packet, &ends, out)?
                     }
                 };
-                if let Some(id) = asks {
-                    self.nat.ask(flow, id);
-                }
+                let dns_id = asks.map(|id| self.nat.ask(flow, id));
                 if let Some(datagram) = datagram {
                     self.begin(now, &datagram, flow, Direction::Out, from, packet, out);
                 }
-                self.emit_to_world(packet, uplink, passage.change, Translation::NONE, out)
+                let change = Translation { dns_id, ..passage.change };
+                self.emit_to_world(packet, uplink, change, Translation::NONE, out)
             }
         }
     }

@@ -118,16 +118,17 @@ impl Firewall {
         Err(ruling)
     }
 
-    /// The real resolver that a packet asks for when it asks `tuple.dst`, if it is another.
+    /// The real resolver that a packet asks for when it asks `tuple.dst`, which is one that clients are
+    /// to ask. It may be where they think it is: its queries have ports and ids of their own all the
+    /// same.
     pub(super) fn redirected(&self, tuple: Option<&Tuple>) -> Option<IpAddr> {
         let asks = |t: &&Tuple| t.dport == 53 && matches!(t.proto, Proto::Tcp | Proto::Udp);
         let asked = tuple.filter(asks)?.dst;
-        let real = match (&self.dns, &self.policy) {
+        match (&self.dns, &self.policy) {
             (Some(dns), _) => dns.target(asked),
             (None, Some(policy)) => policy.dns_target(asked),
             (None, None) => None,
-        };
-        real.filter(|real| *real != asked)
+        }
     }
 
     /// Logs what became of a new flow, if that is wanted. Accepted by the rules, it may still have

@@ -37,26 +37,81 @@ fn answer(resolver: IpAddr, port: u16, id: u16) -> Vec<u8> {
     from_world(Spec::udp((resolver, 53), (us(), port)).payload(&message(id, true)))
 }
 
+/// The id of a DNS message in a frame.
+fn id_of(frame: &[u8]) -> u16 {
+    packet(frame).dns().unwrap().id
+}
+
+/// Where a query left from, and the id it has in the world.
+fn asked_as(world: &mut World, query: &[u8]) -> (u16, u16) {
+    let sent = world.send(WORK, query).emitted(UPLINK);
+    let tuple = packet(&sent).tuple().unwrap();
+    assert_eq!((tuple.src, tuple.dst, tuple.dport), (us(), real(), 53));
+    (tuple.sport, id_of(&sent))
+}
+
 #[test]
 fn n38_each_query_is_answered_once_by_the_resolver_asked_and_then_its_port_is_closed() {
     let mut world = World::new(redirecting("accept"));
     for resolver in [asked(), ip("10.139.1.2")] {
         let ask = query(5000, resolver, 7);
-        let sent = packet(&world.send(WORK, &ask).emitted(UPLINK)).tuple().unwrap();
-        assert_eq!((sent.src, sent.dst, sent.dport), (us(), real(), 53));
+        let (port, seven) = asked_as(&mut world, &ask);
         // A and AAAA share a socket: both answers arrive, once each.
-        world.send(WORK, &query(5000, resolver, 8)).emitted(UPLINK);
-        world.send(UPLINK, &answer(real(), sent.sport, 9)).silent(DropReason::Unsolicited);
-        for id in [8, 7] {
-            let got = world.send(UPLINK, &answer(real(), sent.sport, id)).emitted(WORK);
+        let (_, eight) = asked_as(&mut world, &query(5000, resolver, 8));
+        let neither = (0..).find(|id| ![seven, eight].contains(id)).unwrap();
+        world.send(UPLINK, &answer(real(), port, neither)).silent(DropReason::Unsolicited);
+        for (id, inside) in [(eight, 8), (seven, 7)] {
+            let got = world.send(UPLINK, &answer(real(), port, id)).emitted(WORK);
             assert_eq!(packet(&got).tuple(), packet(&ask).tuple().map(wire::Tuple::reversed));
-            world.send(UPLINK, &answer(real(), sent.sport, id)).silent(DropReason::Unsolicited);
+            assert_eq!(id_of(&got), inside);
+            world.send(UPLINK, &answer(real(), port, id)).silent(DropReason::Unsolicited);
         }
         assert_eq!(world.firewall.flows(), 0, "closed with the last answer");
-        let again = packet(&world.send(WORK, &ask).emitted(UPLINK)).tuple().unwrap();
-        assert_ne!(again.sport, sent.sport, "another query, another port");
-        world.send(UPLINK, &answer(real(), again.sport, 7)).emitted(WORK);
+        let (again, id) = asked_as(&mut world, &ask);
+        assert_ne!(again, port, "another query, another port");
+        world.send(UPLINK, &answer(real(), again, id)).emitted(WORK);
     }
+}
+
+#[test]
+fn n38_the_id_of_a_query_is_drawn_anew_and_the_client_is_never_told() {
+    let mut world = World::new(redirecting("accept"));
+    let mut ids = std::collections::BTreeSet::new();
+    for sport in 5000..5064 {
+        let (port, id) = asked_as(&mut world, &query(sport, asked(), 7));
+        ids.insert(id);
+        assert_eq!(asked_as(&mut world, &query(sport, asked(), 7)), (port, id), "sent again");
+        if id != 7 {
+            world.send(UPLINK, &answer(real(), port, 7)).silent(DropReason::Unsolicited);
+        }
+        let got = world.send(UPLINK, &answer(real(), port, id)).emitted(WORK);
+        assert_eq!(id_of(&got), 7);
+    }
+    assert!(ids.len() > 60, "{ids:?}");
+}
+
+#[test]
+fn n38_no_error_about_a_query_tells_the_client_its_id() {
+    let mut world = World::new(redirecting("accept"));
+    let sent = world.send(WORK, &query(5000, asked(), 7)).emitted(UPLINK);
+    let quoted = &sent[14..];
+    for (kind, code) in [(11, 0), (3, 3), (3, 1)] {
+        let error = Spec::error(real(), us(), (kind, code), 0, quoted);
+        world.send(UPLINK, &from_world(error)).silent(DropReason::UnrelatedIcmp);
+    }
+    world
+        .send(UPLINK, &answer(real(), packet(&sent).tuple().unwrap().sport, id_of(&sent)))
+        .emitted(WORK);
+}
+
+#[test]
+fn n38_resolvers_that_are_where_clients_think_they_are_hear_of_each_query_by_its_own_port() {
+    let dns = Some(DnsRedirect { virtuals: vec![real()], reals: vec![real()] });
+    let mut world = World::new(Config { dns, ..config("accept") });
+    let (port, id) = asked_as(&mut world, &query(5000, real(), 7));
+    let got = world.send(UPLINK, &answer(real(), port, id)).emitted(WORK);
+    assert_eq!(packet(&got).src, real());
+    assert_eq!(world.firewall.flows(), 0, "closed with its answer");
 }
 
 #[test]
@@ -66,13 +121,12 @@ fn n38_what_is_no_query_goes_to_no_resolver_and_what_is_no_answer_comes_from_non
         let bad = from_work(Spec::udp((work(), 5000), (asked(), 53)).payload(payload));
         world.send(WORK, &bad).silent(DropReason::BadHeader);
     }
-    let port =
-        packet(&world.send(WORK, &query(5000, asked(), 7)).emitted(UPLINK)).tuple().unwrap().sport;
-    for payload in [&b"\0\x07"[..], &message(7, false)] {
+    let (port, id) = asked_as(&mut world, &query(5000, asked(), 7));
+    for payload in [&id.to_be_bytes()[..], &message(id, false)] {
         let bad = from_world(Spec::udp((real(), 53), (us(), port)).payload(payload));
         world.send(UPLINK, &bad).silent(DropReason::Unsolicited);
     }
-    world.send(UPLINK, &answer(real(), port, 7)).emitted(WORK);
+    world.send(UPLINK, &answer(real(), port, id)).emitted(WORK);
 }
 
 #[test]

@@ -9,6 +9,9 @@ use crate::sums::{Delta, Field, Sum};
 use crate::{Csum, DropReason, HEAD_MAX, Mac, Packet, Proto, Quote, Transport, Tuple};
 use core::net::IpAddr;
 
+/// Bytes of the id at the start of a DNS message.
+const DNS_ID: usize = 2;
+
 /// New endpoints of a packet; what is `None` stays.
 ///
 /// The port of an ICMP query is its id, and only counts at the end that asked (see
@@ -19,11 +22,14 @@ pub struct Translation {
     pub src: Option<(IpAddr, u16)>,
     /// New destination address and port.
     pub dst: Option<(IpAddr, u16)>,
+    /// New id of the DNS message in a UDP datagram ([`Packet::dns`] has to be there). Of what an ICMP
+    /// error quotes it is not changed.
+    pub dns_id: Option<u16>,
 }
 
 impl Translation {
     /// Everything stays.
-    pub const NONE: Self = Self { src: None, dst: None };
+    pub const NONE: Self = Self { src: None, dst: None, dns_id: None };
 }
 
 /// What a new head differs in from the old one.
@@ -62,8 +68,12 @@ impl Packet<'_> {
         out: &mut [u8; HEAD_MAX],
     ) -> Result<NewHead, DropReason> {
         let end = self.end() as usize;
-        let len =
-            if end <= HEAD_MAX && end <= self.head.len() { end } else { usize::from(self.payload) };
+        let touched = usize::from(self.payload).saturating_add(if change.outer.dns_id.is_some() {
+            DNS_ID
+        } else {
+            0
+        });
+        let len = if end <= HEAD_MAX && end <= self.head.len() { end } else { touched };
         let old = self.head.get(..len).ok_or(DropReason::Truncated)?;
         let out = out.get_mut(..len).ok_or(DropReason::Truncated)?;
         out.copy_from_slice(old);
@@ -116,7 +126,10 @@ fn edit(packet: &Packet<'_>, change: &Rewrite, out: &mut [u8]) -> Option<()> {
     let blank = packet.offload.csum == Csum::Blank;
     match packet.transport {
         Transport::Tcp(_) => transport(&place, Proto::Tcp, change.outer, delta, blank, out),
-        Transport::Udp(_) => transport(&place, Proto::Udp, change.outer, delta, blank, out),
+        Transport::Udp(_) => {
+            let delta = delta.plus(dns_id(&place, change.outer.dns_id, out)?);
+            transport(&place, Proto::Udp, change.outer, delta, blank, out)
+        }
         Transport::IcmpQuery(_) | Transport::Icmp { .. } | Transport::Ndp(_) => {
             let proto = if packet.is_ipv6() { Proto::Icmpv6 } else { Proto::Icmp };
             transport(&place, proto, change.outer, delta, false, out)
@@ -128,6 +141,14 @@ fn edit(packet: &Packet<'_>, change: &Rewrite, out: &mut [u8]) -> Option<()> {
         }
         Transport::Fragment(_) | Transport::Other(_) => Some(()),
     }
+}
+
+/// Changes the id of a DNS message and gives the difference it makes.
+fn dns_id(place: &Place, to: Option<u16>, out: &mut [u8]) -> Option<Delta> {
+    let Some(to) = to else { return Some(Delta::NONE) };
+    let old = be16(out, place.end)?;
+    put(out, place.end, &to.to_be_bytes())?;
+    Some(Delta::NONE.word(old, to))
 }
 
 /// Changes the quoted packet and gives the difference it makes to the sum of the error around it.

@@ -152,6 +152,35 @@ pub fn neighbour_solicit(
     writer.parts(&[135, 0], &[&[0; 4], &target.octets(), &[1, 1, a, b, c, d, e, f]])
 }
 
+/// A UDP datagram of our own from one address and port to another (RFC 768).
+pub fn datagram(
+    link: Link,
+    src: (IpAddr, u16),
+    dst: (IpAddr, u16),
+    payload: &[u8],
+    out: &mut [u8; REPLY_MAX],
+) -> Option<usize> {
+    let len = u16::try_from(payload.len().checked_add(8)?).ok()?;
+    let back = Back { link, src: src.0, dst: dst.0 };
+    let mut writer = Writer::ip(back, IpNumber::UDP, len.into(), TTL, out)?;
+    let [ports, rest] = [[src.1, dst.1], [len, 0]].map(|[a, b]| {
+        let ([a, b], [c, d]) = (a.to_be_bytes(), b.to_be_bytes());
+        [a, b, c, d]
+    });
+    let pseudo = pseudo_header(src.0, dst.0, IpNumber::UDP.0, len.into());
+    // 0 would say that there is none.
+    let sum = match pseudo.bytes(&ports).bytes(&rest).bytes(payload).checksum() {
+        0 => 0xffff,
+        sum => sum,
+    };
+    let [a, b, ..] = rest;
+    let [c, d] = sum.to_be_bytes();
+    for bytes in [&ports[..], &[a, b, c, d], payload] {
+        writer.push(bytes)?;
+    }
+    Some(writer.len)
+}
+
 fn arp(
     link: Link,
     operation: ArpCode,

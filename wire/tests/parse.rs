@@ -303,7 +303,8 @@ proptest! {
             prop_assert!(usize::from(packet.payload) <= packet.head().len().min(HEAD_MAX));
             prop_assert!(u32::from(packet.payload) <= packet.ip_len + 14);
             let some = (packet.dst, 1);
-            let to = Translation { src: Some(some), dst: Some(some) };
+            let dns_id = packet.dns().map(|dns| !dns.id);
+            let to = Translation { src: Some(some), dst: Some(some), dns_id };
             let opaque = matches!(packet.transport, Transport::Fragment(_) | Transport::Other(_));
             let how = Rewrite {
                 eth_dst: Mac::BACKEND,

@@ -182,3 +182,19 @@ fn a_neighbour_is_asked_by_its_group() {
     );
     assert_eq!(read.transport, Transport::Ndp(wire::Ndp::Solicit { target }));
 }
+
+#[test]
+fn a_datagram_of_our_own_is_what_smoltcp_would_have_made() {
+    let link = reply::Link { dst: Mac::BACKEND, src: CLIENT_MAC };
+    for (us, them) in [(GATEWAY, B), (v6("fd00::1"), v6("fd00::2"))] {
+        for payload in [&b""[..], b"odd", b"even"] {
+            let got = written(|out| reply::datagram(link, (us, 5353), (them, 53), payload, out));
+            let want = Spec::udp((us, 5353), (them, 53)).payload(payload).frame();
+            assert_eq!(got, Some(want));
+        }
+    }
+    let mixed = written(|out| reply::datagram(link, (A, 1), (v6("fd00::2"), 53), b"", out));
+    assert_eq!(mixed, None);
+    let long = written(|out| reply::datagram(link, (A, 1), (B, 53), &[0; REPLY_MAX], out));
+    assert_eq!(long, None);
+}

@@ -83,6 +83,9 @@ fn moved(spec: &Spec, to: Translation) -> Spec {
             _ => {}
         }
     }
+    if let Some(id) = to.dns_id {
+        new.payload[..2].copy_from_slice(&id.to_be_bytes());
+    }
     new
 }
 
@@ -90,7 +93,12 @@ fn translated() -> impl Strategy<Value = (Spec, Translation)> {
     spec().prop_flat_map(|spec| {
         let v6 = spec.src.is_ipv6();
         let end = || prop::option::of((address(v6), any::<u16>()));
-        (Just(spec), end(), end()).prop_map(|(spec, src, dst)| (spec, Translation { src, dst }))
+        let is_dns = matches!(spec.kind, Kind::Udp { .. }) && spec.payload.len() >= 12;
+        (Just(spec), end(), end(), prop::option::of(any::<u16>())).prop_map(
+            move |(spec, src, dst, id)| {
+                (spec, Translation { src, dst, dns_id: id.filter(|_| is_dns) })
+            },
+        )
     })
 }
 
@@ -130,6 +138,7 @@ proptest! {
         quoted in 0..700usize,
         unreachable in any::<bool>(),
     ) {
+        let to = Translation { dns_id: None, ..to };
         let v6 = inner.src.is_ipv6();
         let ip = |bits: u128| -> IpAddr {
             if v6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits(bits as u32).into() }
@@ -151,7 +160,11 @@ proptest! {
         let error = build(ip(outer[0]), ip(outer[1]), &inner);
         let bytes = error.frame();
         let how = Rewrite {
-            outer: Translation { src: Some((ip(outer[2]), 7)), dst: Some((ip(outer[3]), 7)) },
+            outer: Translation {
+                src: Some((ip(outer[2]), 7)),
+                dst: Some((ip(outer[3]), 7)),
+                dns_id: None,
+            },
             quoted: to,
             ..change(Translation::NONE)
         };
@@ -169,7 +182,7 @@ proptest! {
 fn a_udp_sum_of_zero_stays_zero() {
     let mut bytes = Spec::udp((v4(10, 0, 0, 1), 1), (v4(10, 0, 0, 2), 2)).frame();
     bytes[40..42].copy_from_slice(&[0, 0]);
-    let to = Translation { src: Some((v4(192, 168, 1, 1), 50000)), dst: None };
+    let to = Translation { src: Some((v4(192, 168, 1, 1), 50000)), dst: None, dns_id: None };
     assert_eq!(rewritten(&whole(&bytes), &bytes, &change(to))[40..42], [0, 0]);
 }
 
@@ -187,7 +200,7 @@ fn a_udp_sum_never_becomes_zero_by_accident() {
         };
         let port = 0xffff - sum_with_port_0;
         let bytes = Spec::udp((src, port ^ 1), (dst, 53)).payload(b"ab").frame();
-        let to = Translation { src: Some((src, port)), dst: None };
+        let to = Translation { src: Some((src, port)), dst: None, dns_id: None };
         let got = rewritten(&whole(&bytes), &bytes, &change(to));
         let at = if src.is_ipv6() { 60 } else { 40 };
         assert_eq!(got[at..at + 2], [0xff, 0xff]);
@@ -232,7 +245,7 @@ fn gso_frames_are_rewritten_by_their_head() {
     let gso = Some(Gso { kind: GsoKind::TcpV4, size: 1448 });
     let offload = Offload { csum: Csum::Blank, gso };
     let frame = Frame { head: &bytes[..HEAD_MAX], offload, ..whole(&bytes) };
-    let to = Translation { src: Some((v4(192, 168, 1, 1), 40000)), dst: None };
+    let to = Translation { src: Some((v4(192, 168, 1, 1), 40000)), dst: None, dns_id: None };
     let got = rewritten(&frame, &bytes, &change(to));
     let want = plain_pseudo(v4(192, 168, 1, 1), v4(10, 0, 0, 2), 6, 60020);
     assert_eq!(got[50..52], want.to_be_bytes());
@@ -246,7 +259,7 @@ fn a_used_up_ttl_and_a_mixed_family_are_errors() {
     let mut out = [0; HEAD_MAX];
     let got = packet(&bytes).rewrite(&change(Translation::NONE), &mut out);
     assert_eq!(got, Err(DropReason::TtlExceeded));
-    let to = Translation { src: Some((v6("fd00::1"), 1)), dst: None };
+    let to = Translation { src: Some((v6("fd00::1"), 1)), dst: None, dns_id: None };
     let how = Rewrite { decrement_ttl: false, ..change(to) };
     assert_eq!(packet(&bytes).rewrite(&how, &mut out), Err(DropReason::BadHeader));
 }
