@@ -388,8 +388,14 @@ fn n38_each_redirected_query_has_a_port_of_its_own_and_hears_whom_it_asked() {
     // Nobody but the real resolver.
     let forged = Tuple { src: virtual_1, ..first.tuple.reversed() };
     assert_eq!(world.receive(forged, &udp()), Err(DropReason::Unsolicited));
-    // Its ICMP errors come from the address asked, too, but those of routers do not.
+    // No ICMP error about it: what it quotes is not for the client.
     let quote = Quote { tuple: first.tuple, l3: 42, l4: 62, tcp_seq: None };
+    let error = world.nat.icmp_error(world.now, Direction::In, real.0, &quote);
+    assert_eq!(error, Err(DropReason::UnrelatedIcmp));
+    // About TCP they come from the address asked, too, but those of routers do not.
+    let ask = Tuple { proto: Proto::Tcp, ..ask };
+    let sent = world.send_to(client(1), ask, &segment(SYN, 1, 0, 0), Some(real)).unwrap();
+    let quote = Quote { tuple: sent.tuple, l3: 42, l4: 62, tcp_seq: Some(1) };
     let error = world.nat.icmp_error(world.now, Direction::In, real.0, &quote).unwrap();
     assert_eq!(error.outer.src, Some((virtual_1, 53)));
     assert_eq!(error.quoted.dst, Some((virtual_1, 53)));
