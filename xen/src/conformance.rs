@@ -7,6 +7,7 @@ mod copies;
 mod events;
 mod maps;
 mod sleep;
+mod vchan;
 
 use crate::hypervisor::{DomId, Hypervisor};
 use alloc::format;
@@ -35,7 +36,7 @@ impl fmt::Display for Mismatch {
 
 /// All rows.
 pub fn rows<H: Hypervisor>() -> impl Iterator<Item = Row<H>> {
-    let lists = [events::rows(), sleep::rows(), copies::rows(), maps::rows()];
+    let lists = [events::rows(), sleep::rows(), copies::rows(), maps::rows(), vchan::rows()];
     lists.into_iter().flatten()
 }
 

@@ -130,6 +130,16 @@ mod tests {
         fn store(&self, offset: usize, value: u32) {
             self.write(offset, &value.to_le_bytes());
         }
+        fn fetch_and(&self, offset: usize, mask: u32) -> u32 {
+            let word = Memory::load(self, offset);
+            Memory::store(self, offset, word & mask);
+            word
+        }
+        fn fetch_or(&self, offset: usize, bits: u32) -> u32 {
+            let word = Memory::load(self, offset);
+            Memory::store(self, offset, word | bits);
+            word
+        }
         fn read(&self, offset: usize, into: &mut [u8]) {
             into.copy_from_slice(&self.0.borrow()[offset..offset + into.len()]);
         }

@@ -105,6 +105,11 @@ pub trait Memory {
     fn load(&self, offset: usize) -> u32;
     /// A 32-bit word at a multiple of four, after whatever was written before it (release).
     fn store(&self, offset: usize, value: u32);
+    /// Keeps only the bits of `mask` in a 32-bit word at a multiple of four, in one step that no peer
+    /// comes in between; gives the word as it was. Ordered as by [`barrier`](Self::barrier).
+    fn fetch_and(&self, offset: usize, mask: u32) -> u32;
+    /// Sets `bits` in the same way.
+    fn fetch_or(&self, offset: usize, bits: u32) -> u32;
     /// Copies out.
     fn read(&self, offset: usize, into: &mut [u8]);
     /// Copies in.

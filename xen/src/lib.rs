@@ -1,5 +1,5 @@
-//! What a guest needs of Xen, without a line of policy: the [`Hypervisor`](hypervisor::Hypervisor) trait, the netif, XenStore
-//! and console protocols on it, and two who implement it: `raw` (hypercalls) and `sim` (memory).
+//! What a guest needs of Xen, without a line of policy: the [`Hypervisor`](hypervisor::Hypervisor) trait, the netif, XenStore,
+//! vchan and console protocols on it, and two who implement it: `raw` (hypercalls) and `sim` (memory).
 //!
 //! In: pages, ports and messages other domains control. Out: values that were read once and checked.
 //! Never: trust in what stands in a shared page, or `unsafe` outside `raw`.
@@ -22,4 +22,5 @@ pub mod ring;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod store;
+pub mod vchan;
 pub mod xenbus;

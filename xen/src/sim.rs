@@ -19,6 +19,7 @@ mod labels;
 mod memory;
 pub mod peer_back;
 pub mod peer_front;
+pub mod peer_vchan;
 pub mod toolstack;
 mod witness;
 pub mod xenstored;

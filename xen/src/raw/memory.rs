@@ -57,6 +57,14 @@ impl<K> Memory for Shared<K> {
         }
     }
 
+    fn fetch_and(&self, offset: usize, mask: u32) -> u32 {
+        self.word(offset).map_or(0, |w| w.fetch_and(mask, Ordering::SeqCst))
+    }
+
+    fn fetch_or(&self, offset: usize, bits: u32) -> u32 {
+        self.word(offset).map_or(0, |w| w.fetch_or(bits, Ordering::SeqCst))
+    }
+
     fn read(&self, offset: usize, into: &mut [u8]) {
         let (from, len) = self.part(offset, into.len());
         // SAFETY: `len` bytes are in the page, and at most those of the slice.

@@ -152,6 +152,17 @@ impl View {
         assert_eq!(offset % 4, 0, "a word that is not aligned");
         self.write(offset, &value.to_le_bytes());
     }
+
+    fn exchange(&self, offset: usize, new: impl FnOnce(u32) -> u32) -> u32 {
+        assert_eq!(offset % 4, 0, "a word that is not aligned");
+        let mut old = [0; 4];
+        self.access(offset, 4, TouchKind::Write, |frame| {
+            let word = &mut frame.bytes[offset..offset + 4];
+            old.copy_from_slice(word);
+            word.copy_from_slice(&new(u32::from_le_bytes(old)).to_le_bytes());
+        });
+        u32::from_le_bytes(old)
+    }
 }
 
 macro_rules! memory_through {
@@ -162,6 +173,12 @@ macro_rules! memory_through {
             }
             fn store(&self, offset: usize, value: u32) {
                 self.$($view)+.store(offset, value);
+            }
+            fn fetch_and(&self, offset: usize, mask: u32) -> u32 {
+                self.$($view)+.exchange(offset, |word| word & mask)
+            }
+            fn fetch_or(&self, offset: usize, bits: u32) -> u32 {
+                self.$($view)+.exchange(offset, |word| word | bits)
             }
             fn read(&self, offset: usize, into: &mut [u8]) {
                 self.$($view)+.read(offset, into);

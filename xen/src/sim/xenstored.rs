@@ -14,7 +14,7 @@ use crate::hypervisor::{DomId, EvtPort, Hypervisor};
 use connection::Connection;
 use core::time::Duration;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use wire::Instant;
 
@@ -33,6 +33,8 @@ struct Inner {
     store: Store,
     connections: BTreeMap<DomId, Connection>,
     stalled: bool,
+    /// What was pending in the daemon's domain and is not its own.
+    signals: BTreeSet<EvtPort>,
     /// Time it takes for a message; none if it is infinitely fast.
     pace: Duration,
     busy_until: Instant,
@@ -47,6 +49,7 @@ impl Xenstored {
             store: Store::default(),
             connections: BTreeMap::new(),
             stalled: false,
+            signals: BTreeSet::new(),
             pace: Duration::ZERO,
             busy_until: Instant::ZERO,
         }));
@@ -88,6 +91,17 @@ impl Xenstored {
     #[must_use]
     pub fn has_event(&self, who: Caller) -> bool {
         self.inner.try_borrow().is_ok_and(|inner| inner.store.has_event(who))
+    }
+
+    /// Whether somebody signalled `port` of [`STORE_DOM`], for who else runs there.
+    #[must_use]
+    pub fn is_signalled(&self, port: EvtPort) -> bool {
+        self.inner.try_borrow().is_ok_and(|inner| inner.signals.contains(&port))
+    }
+
+    /// The same, and takes the signal.
+    pub fn take_signal(&self, port: EvtPort) -> bool {
+        self.inner.borrow_mut().signals.remove(&port)
     }
 
     /// The value of a node as text, for a test to look at.
@@ -136,7 +150,8 @@ struct Daemon(Rc<RefCell<Inner>>);
 impl Actor for Daemon {
     fn turn(&mut self) -> Option<Instant> {
         let inner = &mut *self.0.borrow_mut();
-        let _ = inner.h.take_pending();
+        let pending = inner.h.take_pending();
+        inner.signals.extend(pending.iter());
         if inner.stalled {
             return None;
         }

@@ -4,7 +4,7 @@
 //! tries for ever: a transaction that collides is done again a bounded number of times.
 
 use super::client::{Client, RequestId, SubmitError, Tag};
-use super::wire::{Op, Reply, StoreError, TxId};
+use super::wire::{Op, Perm, Reply, StoreError, TxId};
 use crate::hypervisor::Memory;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,6 +21,13 @@ pub enum Change {
         path: String,
         /// Its new value.
         value: Vec<u8>,
+    },
+    /// Says who may do what with it.
+    Allow {
+        /// The node.
+        path: String,
+        /// Its owner first.
+        perms: Vec<Perm>,
     },
     /// Removes it and all below it, if it is there.
     Remove {
@@ -143,6 +150,7 @@ impl Publish {
         for change in &self.changes {
             let op = match change {
                 Change::Write { path, value } => Op::Write(path, value),
+                Change::Allow { path, perms } => Op::SetPerms(path, perms),
                 Change::Remove { path } => Op::Rm(path),
             };
             match client.submit(self.tag, tx, &op) {
