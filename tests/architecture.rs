@@ -90,6 +90,7 @@ fn crates_depend_only_on_what_their_row_allows() {
         ("netfront", "netfront"),
         ("netback", "netback"),
         ("nat", "nat"),
+        ("names", "names"),
         ("rules", "rules"),
         ("lang", "rules/lang"),
         ("qubes", "qubes"),
