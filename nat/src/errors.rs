@@ -76,6 +76,7 @@ impl Nat {
         if matches!(flow.memory, Memory::Dns(_)) {
             return None;
         }
+        let (remote, _) = self.remote(flow)?;
         let sender = flow.side(direction.reversed());
         if let (Memory::Tcp(track), Some(seq)) = (&flow.memory, quote.tcp_seq)
             && !track.in_flight(sender, seq)
@@ -87,7 +88,7 @@ impl Nat {
         let quoted = Translation { src: change.dst, dst: change.src, dns_id: None };
         let src = match direction {
             // The client must not see the remote but under the name it asked for (REQ-4).
-            Direction::In => change.src.filter(|_| source == flow.remote),
+            Direction::In => change.src.filter(|_| remote == source.into()),
             // Nor the world any address of the inside (REQ-5).
             Direction::Out => change.src,
         };

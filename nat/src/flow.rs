@@ -3,29 +3,28 @@
 //! In: what is known when it is opened. Out: tuples on both sides of the translator, deadlines.
 //! Never: more than its share of memory, which is asserted below.
 
-use crate::hash::Endpoint;
+use crate::Direction;
+use crate::config::Lifetimes;
+use crate::index;
 use crate::lists::{Linked, Links};
-use crate::mappings::MappingId;
+use crate::numbers::Number;
 use crate::queries::Queries;
 use crate::slab::{Place, Slab, Stamped};
-use crate::state::{Kind, Side, State};
+use crate::state::{Side, State, Use};
 use crate::tcp::Track;
-use crate::{Direction, Timeouts};
-use core::net::IpAddr;
-use wire::{Proto, Tuple};
+use wire::{Addr, Key, Kind, Proto};
 
-/// Number of an external address in [`crate::externals::Externals`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ExternalId(pub(crate) u8);
-
-/// How a flow came to be.
+/// How a flow came to be, and whose its external port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A client opened it, to the remote it asked for.
+    /// A client opened it, to the remote it asked for. Its port was drawn, and is that of all such
+    /// flows of its socket.
     Client,
-    /// A client opened it, but its remote is another than the one asked for. Its mapping is its
-    /// own, and remembers what was asked.
+    /// A client opened it, but its remote is another than the one asked for. Its port was drawn, and
+    /// is its own.
     Redirected,
+    /// A client opened it, and its external name is written down.
+    Named,
     /// The remote opened it, by a translation that is written down.
     World,
 }
@@ -44,80 +43,86 @@ pub(crate) enum Memory {
 /// A flow. Fields are public to the crate: what holds between them is kept by `Nat`.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    pub(crate) client: IpAddr,
-    pub(crate) remote: IpAddr,
+    pub(crate) client: Addr,
+    /// The remote as its client knows it.
+    pub(crate) asked: Addr,
     pub(crate) client_port: u16,
-    pub(crate) remote_port: u16,
+    pub(crate) asked_port: u16,
     pub(crate) external_port: u16,
     /// Slot of the client that owns it.
     pub(crate) owner: u16,
-    /// Whose external port it uses; `None` if its external name is written down.
-    pub(crate) mapping: Option<MappingId>,
-    pub(crate) proto: Proto,
-    pub(crate) external: ExternalId,
+    pub(crate) kind: Kind,
+    pub(crate) external: Number,
+    /// The real remote of a redirected flow.
+    pub(crate) real: Number,
     pub(crate) origin: Origin,
     pub(crate) state: State,
+    /// In which directions plain packets take the short way, a bit for each.
+    pub(crate) short: u8,
     pub(crate) memory: Memory,
     /// Second of the last packet that counts.
     pub(crate) seen: u32,
     pub(crate) epoch: u32,
     pub(crate) wheel: Links,
     pub(crate) siblings: Links,
+    /// The other flows with its external port, if that was drawn.
+    pub(crate) peers: Links,
     pub(crate) generation: u16,
 }
 
-/// Bytes of a flow's place, and of its two entries in an index that is at most 7/16 full.
-pub const FLOW_BYTES: usize = size_of::<Place<Flow>>() + 2 * 5 * 16 / 7 + 1;
+/// Bytes of a flow's place, of its two entries in the index of flows, and of its socket's entry.
+pub const FLOW_BYTES: usize = size_of::<Place<Flow>>() + index::bytes(3 * 3000) / 3000;
 const _: () = assert!(FLOW_BYTES <= 128, "a flow takes more than 128 bytes");
 
 impl Flow {
     /// Which end sends packets of this direction.
     pub(crate) const fn side(&self, direction: Direction) -> Side {
         match (self.origin, direction) {
-            (Origin::Client | Origin::Redirected, Direction::Out)
+            (Origin::Client | Origin::Redirected | Origin::Named, Direction::Out)
             | (Origin::World, Direction::In) => Side::Opener,
-            (Origin::Client | Origin::Redirected, Direction::In)
+            (Origin::Client | Origin::Redirected | Origin::Named, Direction::In)
             | (Origin::World, Direction::Out) => Side::Other,
         }
     }
 
     /// First second at which its time is over.
-    pub(crate) fn deadline(&self, timeouts: &Timeouts) -> u32 {
-        let kind = match self.proto {
-            Proto::Icmp | Proto::Icmpv6 => Kind::Icmp,
-            Proto::Udp if self.remote_port == 53 && self.origin != Origin::World => Kind::Dns,
-            Proto::Udp | Proto::Tcp => Kind::Plain,
+    #[inline]
+    pub(crate) const fn deadline(&self, lifetimes: &Lifetimes) -> u32 {
+        let use_ = match self.kind {
+            Kind::Icmp | Kind::Icmpv6 => Use::Icmp,
+            Kind::Udp4 | Kind::Udp6 if self.is_to_port_53() => Use::Dns,
+            Kind::Udp4 | Kind::Udp6 | Kind::Tcp4 | Kind::Tcp6 => Use::Plain,
         };
-        let timeout = u32::try_from(self.state.timeout(timeouts, kind).as_secs());
         // `seen` was rounded down: one second more, so that none is ended early.
-        self.seen.saturating_add(timeout.unwrap_or(u32::MAX)).saturating_add(1)
+        self.seen.saturating_add(self.state.lifetime(lifetimes, use_)).saturating_add(1)
     }
 
-    /// Tuple of what the client sends to `asked`.
-    pub(crate) const fn inside(&self, asked: Endpoint) -> Tuple {
-        Tuple {
-            proto: self.proto,
+    const fn is_to_port_53(&self) -> bool {
+        match self.origin {
+            Origin::Client | Origin::Named => self.asked_port == 53,
+            Origin::Redirected => matches!(self.memory, Memory::Dns(_)),
+            Origin::World => false,
+        }
+    }
+
+    pub(crate) const fn proto(&self) -> Proto {
+        self.kind.proto()
+    }
+
+    /// Key of what the client sends.
+    pub(crate) const fn inside(&self) -> Key {
+        Key {
             src: self.client,
-            dst: asked.addr,
+            dst: self.asked,
             sport: self.client_port,
-            dport: asked.port,
+            dport: self.asked_port,
+            kind: self.kind,
         }
     }
 
-    /// Tuple of what is sent into the world from `external`.
-    pub(crate) const fn outside(&self, external: IpAddr) -> Tuple {
-        Tuple {
-            proto: self.proto,
-            src: external,
-            dst: self.remote,
-            sport: self.external_port,
-            dport: self.remote_port,
-        }
-    }
-
-    /// The remote end.
-    pub(crate) const fn remote(&self) -> Endpoint {
-        Endpoint { addr: self.remote, port: self.remote_port }
+    /// Key of what is sent into the world from `external` to the real remote.
+    pub(crate) const fn outside(&self, external: Addr, (dst, dport): (Addr, u16)) -> Key {
+        Key { src: external, dst, sport: self.external_port, dport, kind: self.kind }
     }
 }
 
@@ -142,5 +147,14 @@ pub(crate) struct ByOwner<'a>(pub(crate) &'a mut Slab<Flow>);
 impl Linked for ByOwner<'_> {
     fn links(&mut self, index: u32) -> Option<&mut Links> {
         self.0.get_mut(index).map(|flow| &mut flow.siblings)
+    }
+}
+
+/// The flows as seen by those that share an external port.
+pub(crate) struct ByPeer<'a>(pub(crate) &'a mut Slab<Flow>);
+
+impl Linked for ByPeer<'_> {
+    fn links(&mut self, index: u32) -> Option<&mut Links> {
+        self.0.get_mut(index).map(|flow| &mut flow.peers)
     }
 }

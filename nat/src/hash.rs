@@ -4,16 +4,24 @@
 //! key drawn at the start). Never: the key.
 
 use crate::Hash;
+use core::hash::Hasher as _;
 use core::net::IpAddr;
 use rand_pcg::rand_core::Rng;
 use siphasher::sip::SipHasher13;
-use wire::{Proto, Tuple};
+use wire::{Addr, Key, Kind};
 
 /// One transport endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) addr: IpAddr,
     pub(crate) port: u16,
+}
+
+impl Endpoint {
+    /// The same in the fewest bytes; whoever holds them knows the family.
+    pub(crate) fn packed(self) -> (Addr, u16) {
+        (self.addr.into(), self.port)
+    }
 }
 
 /// The key.
@@ -31,44 +39,38 @@ impl Hasher {
         Self(SipHasher13::new_with_keys(keyed.next_u64(), keyed.next_u64()))
     }
 
-    /// Of a packet's tuple. IPv4 and IPv6 are told apart by the length of what is hashed.
-    pub(crate) fn tuple(&self, tuple: &Tuple) -> Hash {
-        let proto = tuple.proto.number();
-        let [s0, s1] = tuple.sport.to_le_bytes();
-        let [d0, d1] = tuple.dport.to_le_bytes();
-        Hash(match (tuple.src, tuple.dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let ([a, b, c, d], [e, f, g, h]) = (src.octets(), dst.octets());
-                self.0.hash(&[proto, a, b, c, d, e, f, g, h, s0, s1, d0, d1])
-            }
-            (src, dst) => {
-                let mut rest = [0; 16];
-                [rest[0], rest[1], rest[2], rest[3], rest[4]] = [proto, s0, s1, d0, d1];
-                self.0.hash([octets(src), octets(dst), rest].as_flattened())
-            }
-        })
+    /// Of a packet's key. IPv4 and IPv6 are told apart by the length of what is hashed.
+    #[inline]
+    pub(crate) fn key(&self, key: &Key) -> Hash {
+        let ports = u64::from(key.sport) << 16 | u64::from(key.dport);
+        let rest = u64::from(key.kind as u8) << 32 | ports;
+        let ([a, b], [c, d]) = (key.src.words(), key.dst.words());
+        let mut hasher = self.0;
+        if key.kind.is_ipv6() {
+            [a, b, c, d].into_iter().for_each(|word| hasher.write_u64(word));
+        } else {
+            // The first four bytes are all there is of an IPv4 address.
+            hasher.write_u64(a | c >> 32);
+        }
+        hasher.write_u64(rest);
+        Hash(hasher.finish())
     }
 
     /// Of one end of a conversation.
-    pub(crate) fn endpoint(&self, proto: Proto, end: Endpoint) -> u64 {
-        let [p0, p1] = end.port.to_le_bytes();
-        let mut rest = [0; 16];
-        [rest[0], rest[1], rest[2]] = [proto.number(), p0, p1];
-        self.0.hash([octets(end.addr), rest].as_flattened())
+    pub(crate) fn endpoint(&self, kind: Kind, (addr, port): (Addr, u16)) -> Hash {
+        let mut hasher = self.0;
+        addr.words().into_iter().for_each(|word| hasher.write_u64(word));
+        hasher.write_u64(u64::from(kind as u8) << 16 | u64::from(port));
+        Hash(hasher.finish())
     }
 
     /// Of a remote address and one of the ends it could be sent to.
     pub(crate) fn pair(&self, remote: IpAddr, end: Endpoint) -> u64 {
-        let [p0, p1] = end.port.to_le_bytes();
-        let mut rest = [0; 16];
-        [rest[0], rest[1]] = [p0, p1];
-        self.0.hash([octets(remote), octets(end.addr), rest].as_flattened())
-    }
-}
-
-fn octets(addr: IpAddr) -> [u8; 16] {
-    match addr {
-        IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
-        IpAddr::V6(addr) => addr.octets(),
+        let mut hasher = self.0;
+        for addr in [remote, end.addr] {
+            Addr::from(addr).words().into_iter().for_each(|word| hasher.write_u64(word));
+        }
+        hasher.write_u64(u64::from(remote.is_ipv6()) << 16 | u64::from(end.port));
+        hasher.finish()
     }
 }

@@ -7,11 +7,12 @@ use crate::book::Book;
 use crate::flow::Origin;
 use crate::hash::Endpoint;
 use crate::nat::Nat;
+use crate::numbers::Number;
 use crate::open::Seed;
 use crate::statics::{Inbound, StaticError, Statics};
 use crate::{Direction, Facts, FlowId, NewInflow, Passage};
 use core::net::IpAddr;
-use wire::{DropReason, Instant, Tuple};
+use wire::{DropReason, Instant, Key, Tuple};
 
 impl Nat {
     /// Puts new lists in place of the old. Ports named there are never given to a client again; who
@@ -75,17 +76,22 @@ impl Nat {
         let (state, memory) = Self::start(new.tuple.proto, new.transport)?;
         let remote = Endpoint { addr: new.tuple.src, port: new.tuple.sport };
         let client = Endpoint { addr: new.to.0, port: new.to.1 };
-        if client.addr.is_ipv6() != remote.addr.is_ipv6() {
+        let kind = Key::new(&new.tuple).ok_or(DropReason::Untranslatable)?.kind;
+        if client.addr.is_ipv6() != kind.is_ipv6() {
             return Err(DropReason::Untranslatable);
         }
         let seed = Seed {
             origin: Origin::World,
             owner: new.client,
-            proto: new.tuple.proto,
+            kind,
             client,
             asked: remote,
             remote,
-            external: self.externals.number(new.tuple.dst).ok_or(DropReason::FlowTableFull)?,
+            external: self
+                .externals
+                .number(new.tuple.dst.into())
+                .ok_or(DropReason::FlowTableFull)?,
+            real: Number::NONE,
             fixed: Some(new.tuple.dport),
             state,
             memory,

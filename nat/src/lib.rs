@@ -38,10 +38,10 @@
 //! # Ok::<(), wire::DropReason>(())
 //! ```
 //!
-//! How it is put together: every packet is found by one probe of one keyed map, whichever way it
-//! goes, since each flow stands in it under both its tuples. A flow hangs off a mapping, which holds
-//! the external port that a client's socket has for all remotes. All time is kept by a wheel that a
-//! packet never touches, unless it changes a TCP state.
+//! How it is put together: every packet is found by one probe of one keyed index, whichever way it
+//! goes, since each flow stands in it under both its tuples. The flows of a client's socket share its
+//! external port, which is the same for all remotes. All time is kept by a wheel that a packet never
+//! touches, unless it changes a TCP state.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -55,14 +55,14 @@ mod clients;
 mod config;
 mod early;
 mod errors;
-mod externals;
 mod flow;
 mod fragments;
 mod hash;
 mod inbound;
+mod index;
 mod lists;
-mod mappings;
 mod nat;
+mod numbers;
 mod open;
 mod own;
 mod plan;
@@ -70,7 +70,9 @@ mod ports;
 mod quarantine;
 mod queries;
 mod room;
+mod short;
 mod slab;
+mod sockets;
 mod state;
 mod statics;
 mod stats;
@@ -83,10 +85,10 @@ pub use config::{Budget, Config, ConfigError, Timeouts};
 pub use early::Early;
 pub use flow::FLOW_BYTES;
 pub use fragments::{DatagramId, Fragments, Later, Piece};
-pub use mappings::MAPPING_BYTES;
 pub use nat::Nat;
 pub use quarantine::QUARANTINE;
 pub use queries::Answered;
+pub use short::Renamed;
 pub use statics::{
     Balance, Forward, Inbound, OneToOne, Prefix, STATICS_MAX, Source, StaticError, Statics,
 };

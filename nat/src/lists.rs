@@ -23,6 +23,34 @@ impl Links {
     pub(crate) const NONE: Self = Self { prev: u32::MAX, next: u32::MAX };
 }
 
+impl Links {
+    /// Of a value that is in a ring of its own.
+    pub(crate) const fn alone(index: u32) -> Self {
+        Self { prev: index, next: index }
+    }
+}
+
+/// Puts a value that is in no ring behind another.
+pub(crate) fn join(values: &mut impl Linked, index: u32, behind: u32) {
+    let Some(links) = values.links(behind) else { return };
+    let next = core::mem::replace(&mut links.next, index);
+    if let Some(links) = values.links(next) {
+        links.prev = index;
+    }
+    if let Some(links) = values.links(index) {
+        *links = Links { prev: behind, next };
+    }
+}
+
+/// Takes a value out of its ring. Another one of it, if there is any.
+pub(crate) fn leave(values: &mut impl Linked, index: u32) -> Option<u32> {
+    let links = values.links(index)?;
+    let Links { prev, next } = core::mem::replace(links, Links::alone(index));
+    values.links(prev)?.next = next;
+    values.links(next)?.prev = prev;
+    (next != index).then_some(next)
+}
+
 /// Where the values' links are.
 pub(crate) trait Linked {
     /// The links of the value at `index`.
@@ -126,6 +154,22 @@ mod tests {
             assert_eq!(drain(&mut lists, &mut nodes, 1), [leaving]);
             assert_eq!(lists.first(0), None);
         }
+    }
+
+    #[test]
+    fn who_leaves_a_ring_names_another_of_it_and_the_last_nobody() {
+        let mut nodes = Nodes((0..4).map(Links::alone).collect());
+        (1..4).for_each(|index| join(&mut nodes, index, 0));
+        let mut left = vec![];
+        let mut at = Some(2);
+        while let Some(index) = at {
+            left.push(index);
+            at = leave(&mut nodes, index);
+        }
+        left.sort_unstable();
+        assert_eq!(left, [0, 1, 2, 3]);
+        join(&mut nodes, 3, 1);
+        assert_eq!((leave(&mut nodes, 1), leave(&mut nodes, 3)), (Some(3), None));
     }
 
     #[test]

@@ -4,53 +4,61 @@
 
 use crate::book::Book;
 use crate::clients::{Clients, PerProto};
-use crate::externals::Externals;
+use crate::config::Lifetimes;
 use crate::flow::{Flow, Memory, Origin};
-use crate::hash::{Endpoint, Hasher};
-use crate::mappings::Mappings;
+use crate::hash::Hasher;
+use crate::index::Index;
+use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::ports::Ports;
 use crate::quarantine::Quarantine;
 use crate::slab::Slab;
-use crate::state::Event;
+use crate::state::{Event, Side};
 use crate::tcp::Passed;
 use crate::wheel::Wheel;
 use crate::{
     Budget, Config, ConfigError, Direction, Facts, FlowId, Hash, Holding, Passage, Share, Stats,
-    Timeouts,
 };
 use chacha20::ChaCha20Rng;
-use core::time::Duration;
-use hashbrown::HashTable;
+use core::net::IpAddr;
 use rand_pcg::rand_core::SeedableRng;
-use wire::{DropReason, Instant, Port, Proto, Transport, Tuple};
+use wire::{Addr, DropReason, Instant, Key, Port, Proto, Tcp, Translation, Transport, Tuple};
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The translator.
 ///
-/// One map serves both directions: each flow stands in it under the tuple that its client sends and
+/// One index serves both directions: each flow stands in it under the tuple that its client sends and
 /// under the tuple that its remote answers with.
 #[derive(Debug)]
 pub struct Nat {
-    pub(crate) timeouts: Timeouts,
+    pub(crate) lifetimes: Lifetimes,
     pub(crate) hasher: Hasher,
     pub(crate) keyed: ChaCha20Rng,
     pub(crate) flows: Slab<Flow>,
-    pub(crate) index: HashTable<Entry>,
-    pub(crate) mappings: Mappings,
+    /// Flows by both their keys; see [`Entry`].
+    pub(crate) index: Index,
+    /// One flow of each socket that has a port for all its remotes.
+    pub(crate) sockets: Index,
     pub(crate) ports: PerProto<Ports>,
+    /// Ports that flows have, drawn.
+    pub(crate) drawn: u32,
     pub(crate) quarantine: Quarantine,
-    pub(crate) externals: Externals,
+    /// Addresses that flows leave from.
+    pub(crate) externals: Numbers<Addr>,
+    /// Where redirected flows really go.
+    pub(crate) reals: Numbers<(Addr, u16)>,
     pub(crate) clients: Clients,
     pub(crate) wheel: Wheel,
     pub(crate) book: Book,
     pub(crate) stats: Stats,
-    /// Time in which nothing ran.
-    pub(crate) skipped: Duration,
+    /// Time in which nothing ran, in nanoseconds.
+    pub(crate) skipped: u64,
 }
 
-/// A flow, and which of its two tuples it stands under: the lowest bit.
+/// A flow, and which of its two keys it stands under: the lowest bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry(u32);
+pub(crate) struct Entry(pub(crate) u32);
 
 impl Entry {
     pub(crate) const fn new(index: u32, direction: Direction) -> Self {
@@ -66,6 +74,25 @@ impl Entry {
     }
 }
 
+/// What a packet says to the state of its flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Said<'a> {
+    Segment(&'a Tcp),
+    Datagram,
+    Query { is_reply: bool },
+}
+
+impl<'a> Said<'a> {
+    fn by(transport: &'a Transport) -> Option<Self> {
+        match transport {
+            Transport::Tcp(segment) => Some(Self::Segment(segment)),
+            Transport::Udp(_) => Some(Self::Datagram),
+            Transport::IcmpQuery(query) => Some(Self::Query { is_reply: query.is_reply }),
+            _ => None,
+        }
+    }
+}
+
 impl Nat {
     /// A translator with no flows. All memory is taken here, within `budget`; all unpredictability
     /// comes from `secret`, which must never be used twice.
@@ -78,20 +105,22 @@ impl Nat {
         let mut keyed = ChaCha20Rng::from_seed(secret);
         let [tcp, udp, icmp, icmpv6] = [(); 4].map(|()| Ports::new());
         Ok(Self {
-            timeouts: config.timeouts,
+            lifetimes: config.timeouts.lifetimes(),
             hasher: Hasher::fresh(&mut keyed),
             keyed,
             flows: Slab::new(plan.flows),
-            index: HashTable::with_capacity(2 * plan.index_entries()),
-            mappings: Mappings::new(plan.mappings),
+            index: Index::new(plan.index_entries(), 2 * plan.flows),
+            sockets: Index::new(plan.socket_entries(), plan.flows),
             ports: PerProto { tcp, udp, icmp, icmpv6 },
+            drawn: 0,
             quarantine: Quarantine::new(),
-            externals: Externals::new(),
+            externals: Numbers::new(),
+            reals: Numbers::new(),
             clients: Clients::new(config.slots, plan.flows),
             wheel: Wheel::new(),
             book: Book::default(),
             stats: Stats { capacity: plan.flows, ..Stats::default() },
-            skipped: Duration::ZERO,
+            skipped: 0,
         })
     }
 
@@ -99,7 +128,8 @@ impl Nat {
     /// first is looked up.
     #[must_use]
     pub fn hash(&self, tuple: &Tuple) -> Hash {
-        self.hasher.tuple(tuple)
+        // Nobody stands under what is no key, whatever its hash.
+        Key::new(tuple).map_or(Hash(0), |key| self.hasher.key(&key))
     }
 
     /// The live flow of a packet that came from a client.
@@ -129,35 +159,43 @@ impl Nat {
         direction: Direction,
         transport: &Transport,
     ) -> Result<Passage, DropReason> {
+        let said = Said::by(transport).ok_or(DropReason::Unsolicited)?;
+        self.advance(now, id, direction, said)?;
+        self.passage(id.index, direction).ok_or(DropReason::Unsolicited)
+    }
+
+    /// Notes what a packet says to its flow, if it fits there.
+    #[inline]
+    pub(crate) fn advance(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        direction: Direction,
+        said: Said<'_>,
+    ) -> Result<(), DropReason> {
         let second = self.second(now);
         let flow = self.flows.get_mut(id.index).filter(|flow| flow.generation == id.generation);
         let flow = flow.ok_or(DropReason::Unsolicited)?;
-        if second >= flow.deadline(&self.timeouts) {
+        if second >= flow.deadline(&self.lifetimes) || self.clients.get(flow.owner).is_none() {
             return Err(DropReason::Unsolicited);
         }
         let side = flow.side(direction);
-        if self.clients.get(flow.owner).is_none() {
-            return Err(DropReason::Unsolicited);
-        }
-        let passed = match (flow.proto, transport) {
-            (Proto::Tcp, Transport::Tcp(segment)) => {
+        let passed = match (flow.proto(), said) {
+            (Proto::Tcp, Said::Segment(segment)) => {
                 let Memory::Tcp(track) = &mut flow.memory else {
                     return Err(DropReason::Unsolicited);
                 };
                 track.pass(flow.state, side, segment).ok_or(DropReason::InvalidTcp)?
             }
-            (Proto::Udp, Transport::Udp(_)) => flow
-                .state
-                .next(side, Event::Datagram)
-                .map(Passed::Counts)
-                .ok_or(DropReason::Unsolicited)?,
-            (Proto::Icmp | Proto::Icmpv6, Transport::IcmpQuery(query))
-                if query.is_reply == (side == crate::state::Side::Other) =>
+            (Proto::Udp, Said::Datagram) => {
+                let next = flow.state.next(side, Event::Datagram);
+                next.map(Passed::Counts).ok_or(DropReason::Unsolicited)?
+            }
+            (Proto::Icmp | Proto::Icmpv6, Said::Query { is_reply })
+                if is_reply == (side == Side::Other) =>
             {
-                flow.state
-                    .next(side, Event::Datagram)
-                    .map(Passed::Counts)
-                    .ok_or(DropReason::Unsolicited)?
+                let next = flow.state.next(side, Event::Datagram);
+                next.map(Passed::Counts).ok_or(DropReason::Unsolicited)?
             }
             _ => return Err(DropReason::Unsolicited),
         };
@@ -165,7 +203,7 @@ impl Nat {
             let moved = next != flow.state;
             // Only the inside keeps a mapping alive (RFC 4787 REQ-6, RFC 7857 section 7). A TCP
             // state starts its own time, whoever brought it about.
-            if direction == Direction::Out || moved && flow.proto == Proto::Tcp {
+            if direction == Direction::Out || moved && flow.proto() == Proto::Tcp {
                 flow.seen = second;
             }
             if moved {
@@ -174,7 +212,7 @@ impl Nat {
                 self.requeue(id.index, class.0 != class.1);
             }
         }
-        self.passage(id.index, direction).ok_or(DropReason::Unsolicited)
+        Ok(())
     }
 
     /// Takes a later fragment of a packet through the flow that its first fragment passed. Changes
@@ -206,10 +244,10 @@ impl Nat {
         let flow = self.get(id)?;
         Some(Facts {
             client: self.clients.get(flow.owner)?.client,
-            asked: flow.inside(self.asked(flow)?),
-            sent: flow.outside(self.externals.addr(flow.external)?),
+            asked: flow.inside().tuple(),
+            sent: self.outside(flow)?.tuple(),
             opened: match flow.origin {
-                Origin::Client | Origin::Redirected => Direction::Out,
+                Origin::Client | Origin::Redirected | Origin::Named => Direction::Out,
                 Origin::World => Direction::In,
             },
             epoch: flow.epoch,
@@ -222,10 +260,11 @@ impl Nat {
         self.get(id).map(|flow| flow.epoch)
     }
 
-    /// Notes that the rules of `epoch` accept a flow.
+    /// Notes that the rules of `epoch` accept a flow. Its packets take the long way again.
     pub fn approve(&mut self, id: FlowId, epoch: u32) {
         if let Some(flow) = self.get_mut(id) {
             flow.epoch = epoch;
+            flow.short = 0;
         }
     }
 
@@ -250,7 +289,7 @@ impl Nat {
             icmp: free(Proto::Icmp),
             icmpv6: free(Proto::Icmpv6),
         };
-        Stats { flows: self.flows.len(), mappings: self.mappings.len(), ports_free, ..self.stats }
+        Stats { flows: self.flows.len(), mappings: self.drawn, ports_free, ..self.stats }
     }
 
     /// What a client holds; `None` if it never opened a flow.
@@ -266,62 +305,64 @@ impl Nat {
     }
 
     pub(crate) fn find(&self, hash: Hash, direction: Direction, tuple: &Tuple) -> Option<u32> {
-        let same = |entry: &Entry| {
+        self.find_key(hash, direction, &Key::new(tuple)?)
+    }
+
+    #[inline]
+    pub(crate) fn find_key(&self, hash: Hash, direction: Direction, key: &Key) -> Option<u32> {
+        let same = |entry: u32| {
+            let entry = Entry(entry);
             entry.direction() == direction
                 && self.flows.get(entry.index()).is_some_and(|flow| match direction {
-                    Direction::Out => self.is_inside(flow, tuple),
-                    Direction::In => self.is_outside(flow, tuple),
+                    Direction::Out => flow.inside() == *key,
+                    Direction::In => self.is_answer(flow, key),
                 })
         };
-        self.index.find(hash.0, same).map(|entry| entry.index())
+        self.index.find(hash, same).map(|entry| Entry(entry).index())
     }
 
-    fn is_inside(&self, flow: &Flow, tuple: &Tuple) -> bool {
-        (flow.proto, flow.client, flow.client_port) == (tuple.proto, tuple.src, tuple.sport)
-            && self.asked(flow) == Some(Endpoint { addr: tuple.dst, port: tuple.dport })
+    #[inline]
+    fn is_answer(&self, flow: &Flow, key: &Key) -> bool {
+        (flow.external_port, flow.kind) == (key.dport, key.kind)
+            && self.remote(flow) == Some((key.src, key.sport))
+            && self.externals.value(flow.external) == Some(key.dst)
     }
 
-    fn is_outside(&self, flow: &Flow, tuple: &Tuple) -> bool {
-        (flow.proto, flow.external_port) == (tuple.proto, tuple.dport)
-            && (flow.remote, flow.remote_port) == (tuple.src, tuple.sport)
-            && self.externals.addr(flow.external) == Some(tuple.dst)
-    }
-
-    /// The remote as its client knows it.
-    pub(crate) fn asked(&self, flow: &Flow) -> Option<Endpoint> {
+    /// The remote that a flow really goes to.
+    #[inline]
+    pub(crate) fn remote(&self, flow: &Flow) -> Option<(Addr, u16)> {
         match flow.origin {
-            Origin::Client | Origin::World => Some(flow.remote()),
-            Origin::Redirected => self.mappings.get(flow.mapping?).map(|mapping| mapping.endpoint),
+            Origin::Client | Origin::Named | Origin::World => Some((flow.asked, flow.asked_port)),
+            Origin::Redirected => self.reals.value(flow.real),
         }
+    }
+
+    /// Key of what is sent into the world.
+    pub(crate) fn outside(&self, flow: &Flow) -> Option<Key> {
+        Some(flow.outside(self.externals.value(flow.external)?, self.remote(flow)?))
     }
 
     /// The new tuple of a packet of a flow.
     pub(crate) fn passage(&self, index: u32, direction: Direction) -> Option<Passage> {
         let flow = self.flows.get(index)?;
         let client = self.clients.get(flow.owner)?.client;
-        let far_end =
-            |end: Endpoint| (flow.origin == Origin::Redirected).then_some((end.addr, end.port));
-        Some(match direction {
-            Direction::Out => {
-                let tuple = flow.outside(self.externals.addr(flow.external)?);
-                let src = Some((tuple.src, tuple.sport));
-                let dst = far_end(flow.remote());
-                let change = wire::Translation { src, dst, dns_id: None };
-                Passage { client, tuple, change }
-            }
-            Direction::In => {
-                let asked = self.asked(flow)?;
-                let tuple = flow.inside(asked).reversed();
-                let dst = Some((tuple.dst, tuple.dport));
-                let change = wire::Translation { src: far_end(asked), dst, dns_id: None };
-                Passage { client, tuple, change }
-            }
-        })
+        let tuple = match direction {
+            Direction::Out => self.outside(flow)?.tuple(),
+            Direction::In => flow.inside().tuple().reversed(),
+        };
+        let (src, dst) = (Some((tuple.src, tuple.sport)), Some((tuple.dst, tuple.dport)));
+        // The far end has another name only if the flow was redirected.
+        let far = |end: Option<(IpAddr, u16)>| end.filter(|_| flow.origin == Origin::Redirected);
+        let change = match direction {
+            Direction::Out => Translation { src, dst: far(dst), dns_id: None },
+            Direction::In => Translation { src: far(src), dst, dns_id: None },
+        };
+        Some(Passage { client, tuple, change })
     }
 
     pub(crate) fn live(&self, now: Instant, index: u32) -> Option<FlowId> {
         let flow = self.flows.get(index)?;
-        let live = self.second(now) < flow.deadline(&self.timeouts)
+        let live = self.second(now) < flow.deadline(&self.lifetimes)
             && self.clients.get(flow.owner).is_some();
         live.then_some(FlowId { index, generation: flow.generation })
     }
@@ -336,6 +377,7 @@ impl Nat {
 
     /// The second an instant lies in, of those that count.
     pub(crate) fn second(&self, now: Instant) -> u32 {
-        u32::try_from((now - self.skipped).as_secs()).unwrap_or(u32::MAX)
+        let nanos = now.as_nanos().saturating_sub(self.skipped);
+        u32::try_from(nanos / NANOS_PER_SECOND).unwrap_or(u32::MAX)
     }
 }

@@ -3,27 +3,28 @@
 //! In: a packet that the rules accept. Out: a flow with an external port, or the reason why not.
 //! Never: a flow at the cost of a client that is within its share, while another is not.
 
-use crate::flow::{ExternalId, Flow, Memory, Origin};
+use crate::flow::{Flow, Memory, Origin};
 use crate::hash::Endpoint;
 use crate::lists::Links;
-use crate::mappings::{Mapping, MappingId, Socket, Use};
 use crate::nat::{Entry, Nat};
-use crate::ports::Walk;
+use crate::numbers::Number;
 use crate::queries::Queries;
 use crate::state::State;
 use crate::tcp::Track;
 use crate::{Direction, FlowId, NewFlow, Passage};
-use wire::{DropReason, Instant, Port, Proto, Transport, Tuple};
+use wire::{DropReason, Instant, Key, Kind, Port, Proto, Transport, Tuple};
 
 /// What a flow starts from.
 pub(crate) struct Seed {
     pub(crate) origin: Origin,
     pub(crate) owner: Port,
-    pub(crate) proto: Proto,
+    pub(crate) kind: Kind,
     pub(crate) client: Endpoint,
     pub(crate) asked: Endpoint,
     pub(crate) remote: Endpoint,
-    pub(crate) external: ExternalId,
+    pub(crate) external: Number,
+    /// The remote's number, if it is another than the one asked.
+    pub(crate) real: Number,
     /// The external port, if it is written down and not drawn.
     pub(crate) fixed: Option<u16>,
     pub(crate) state: State,
@@ -58,9 +59,10 @@ impl Nat {
             self.stats.expired += 1;
         }
         if let Some(port) = seed.fixed {
-            let src = self.externals.addr(seed.external).ok_or(DropReason::FlowTableFull)?;
+            let src = self.externals.value(seed.external).ok_or(DropReason::FlowTableFull)?;
             let Endpoint { addr: dst, port: dport } = seed.remote;
-            let sent = Tuple { proto: seed.proto, src, sport: port, dst, dport };
+            let src = src.ip(seed.kind.is_ipv6());
+            let sent = Tuple { proto: seed.kind.proto(), src, sport: port, dst, dport };
             self.make_way(now, &seed, &sent.reversed())?;
         }
         let id = self.settle_in(now, &seed)?;
@@ -81,7 +83,7 @@ impl Nat {
     ) -> Result<(), DropReason> {
         let Endpoint { addr: src, port: sport } = seed.client;
         let Endpoint { addr: dst, port: dport } = seed.asked;
-        let inside = Tuple { proto: seed.proto, src, sport, dst, dport };
+        let inside = Tuple { proto: seed.kind.proto(), src, sport, dst, dport };
         for (direction, tuple) in [(Direction::Out, &inside), (Direction::In, answer)] {
             let Some(index) = self.find(self.hash(tuple), direction, tuple) else { continue };
             if self.live(now, index).is_some() {
@@ -99,20 +101,18 @@ impl Nat {
             return Err(DropReason::QuotaExceeded);
         }
         let drawn = seed.fixed.is_none() && self.shared(seed).is_none();
-        self.make_room(now, seed.owner.slot.0, drawn.then_some(seed.proto))?;
+        self.make_room(now, seed.owner.slot.0, drawn.then_some(seed.kind.proto()))?;
         // All flows may have been ended to make that room.
         if !self.clients.admit(seed.owner) {
             return Err(DropReason::FlowTableFull);
         }
-        let (port, mapping) = match seed.fixed {
-            Some(port) => (port, None),
-            None => {
-                let mapping = self.mapping(now, seed)?;
-                let port = self.mappings.get(mapping).ok_or(DropReason::FlowTableFull)?.port;
-                (port, Some(mapping))
-            }
+        let shared = self.shared(seed);
+        let port = match (seed.fixed, shared.and_then(|index| self.flows.get(index))) {
+            (Some(port), _) => port,
+            (None, Some(flow)) => flow.external_port,
+            (None, None) => self.draw_port(now, seed)?,
         };
-        let id = self.insert(now, seed, port, mapping).ok_or(DropReason::FlowTableFull)?;
+        let id = self.insert(now, seed, port, shared).ok_or(DropReason::FlowTableFull)?;
         self.stats.opened += 1;
         Ok(id)
     }
@@ -132,21 +132,28 @@ impl Nat {
         };
         let written = match origin {
             Origin::Client => self.book.source(tuple.proto, client),
-            Origin::Redirected | Origin::World => None,
+            Origin::Redirected | Origin::Named | Origin::World => None,
         };
         let (external, fixed) = written.unwrap_or((new.external, None));
-        let family = |addr: core::net::IpAddr| addr.is_ipv6() == tuple.src.is_ipv6();
-        if !(family(asked.addr) && family(remote.addr) && family(external)) {
+        let origin = if fixed.is_some() { Origin::Named } else { origin };
+        let kind = Key::new(tuple).ok_or(DropReason::Untranslatable)?.kind;
+        let family = |addr: core::net::IpAddr| addr.is_ipv6() == kind.is_ipv6();
+        if !(family(remote.addr) && family(external)) {
             return Err(DropReason::Untranslatable);
         }
+        let real = match origin {
+            Origin::Redirected => self.reals.number(remote.packed()),
+            Origin::Client | Origin::Named | Origin::World => Some(Number::NONE),
+        };
         Ok(Seed {
             origin,
             owner: new.client,
-            proto: tuple.proto,
+            kind,
             client,
             asked,
             remote,
-            external: self.externals.number(external).ok_or(DropReason::FlowTableFull)?,
+            external: self.externals.number(external.into()).ok_or(DropReason::FlowTableFull)?,
+            real: real.ok_or(DropReason::FlowTableFull)?,
             fixed,
             state,
             memory,
@@ -172,109 +179,61 @@ impl Nat {
         }
     }
 
-    fn socket(seed: &Seed) -> Socket {
-        let (end, owner) = (seed.client, seed.owner.slot.0);
-        Socket { proto: seed.proto, end, owner, external: seed.external }
-    }
-
-    /// The mapping that the flow's socket has.
-    fn shared(&self, seed: &Seed) -> Option<MappingId> {
-        match seed.origin {
-            Origin::Client => self.mappings.find(&self.hasher, &Self::socket(seed)),
-            Origin::Redirected | Origin::World => None,
-        }
-    }
-
-    /// The mapping for a flow: the one its socket has, or a new one with a free port.
-    fn mapping(&mut self, now: Instant, seed: &Seed) -> Result<MappingId, DropReason> {
-        if let Some(shared) = self.shared(seed) {
-            return Ok(shared);
-        }
-        if self.mappings.len() >= self.mappings.capacity() {
-            return Err(DropReason::FlowTableFull);
-        }
-        let Socket { proto, end, owner, external } = Self::socket(seed);
-        let walk = Walk::fresh(&mut self.keyed);
-        let remote = self.hasher.endpoint(proto, seed.remote);
-        let second = self.second(now);
-        let avoid = |port| proto == Proto::Tcp && self.quarantine.holds(port, remote, second);
-        let port = self.ports.of_mut(proto).take(walk, avoid).ok_or(DropReason::PortsExhausted)?;
-        let (endpoint, usage) = match seed.origin {
-            Origin::Redirected => (seed.asked, Use::Redirected),
-            Origin::Client | Origin::World => (end, Use::Socket),
-        };
-        let make = |generation| Mapping {
-            endpoint,
-            port,
-            owner,
-            generation,
-            proto,
-            external,
-            usage,
-            flows: 0,
-        };
-        let Some(mapping) = self.mappings.insert(&self.hasher, make) else {
-            self.ports.of_mut(proto).release(port);
-            return Err(DropReason::FlowTableFull);
-        };
-        self.externals.hold(external);
-        if let Some(client) = self.clients.get_mut(owner) {
-            *client.ports.of_mut(proto) += 1;
-        }
-        Ok(mapping)
-    }
-
-    /// Puts a flow into all tables at once. There is room: it was made before.
+    /// Puts a flow into all tables at once. There is room: it was made before. But the indexes have
+    /// that only on average: if they do not near the places of this one, nothing is left of it.
     fn insert(
         &mut self,
         now: Instant,
         seed: &Seed,
         external_port: u16,
-        mapping: Option<MappingId>,
+        shared: Option<u32>,
     ) -> Option<FlowId> {
         let owner = seed.owner.slot.0;
         let seen = self.second(now);
+        let (client, client_port) = seed.client.packed();
+        let (asked, asked_port) = seed.asked.packed();
         let make = |generation| Flow {
-            client: seed.client.addr,
-            remote: seed.remote.addr,
-            client_port: seed.client.port,
-            remote_port: seed.remote.port,
+            client,
+            asked,
+            client_port,
+            asked_port,
             external_port,
             owner,
-            mapping,
-            proto: seed.proto,
+            kind: seed.kind,
             external: seed.external,
+            real: seed.real,
             origin: seed.origin,
             state: seed.state,
+            short: 0,
             memory: seed.memory,
             seen,
             epoch: seed.epoch,
             wheel: Links::NONE,
             siblings: Links::NONE,
+            peers: Links::NONE,
             generation,
         };
         let index = self.flows.insert(make)?;
-        match mapping {
-            Some(mapping) => self.mappings.hold(mapping),
-            None => self.externals.hold(seed.external),
+        self.externals.hold(seed.external);
+        if seed.origin == Origin::Redirected {
+            self.reals.hold(seed.real);
         }
         if let Some(client) = self.clients.get_mut(owner) {
             client.flows += 1;
         }
         self.clients.enlist(&mut self.flows, owner, seed.state.class(), index);
+        let flow = self.flows.get(index)?;
+        let (deadline, generation) = (flow.deadline(&self.lifetimes), flow.generation);
+        self.wheel.queue(&mut self.flows, index, deadline);
+        let mut fits = self.enter_socket(index, shared);
         for direction in [Direction::Out, Direction::In] {
             let hash = self.hash_of(index, direction)?;
-            let mut table = core::mem::take(&mut self.index);
-            // Never called: the table has room for twice as many.
-            let rehash = |entry: &Entry| {
-                self.hash_of(entry.index(), entry.direction()).map_or(0, |hash| hash.0)
-            };
-            table.insert_unique(hash.0, Entry::new(index, direction), rehash);
-            self.index = table;
+            fits &= self.index.insert(hash, Entry::new(index, direction).0);
         }
-        let flow = self.flows.get(index)?;
-        let (deadline, generation) = (flow.deadline(&self.timeouts), flow.generation);
-        self.wheel.queue(&mut self.flows, index, deadline);
+        if !fits {
+            self.end(now, index);
+            return None;
+        }
         Some(FlowId { index, generation })
     }
 }

@@ -6,8 +6,7 @@
 //! end at once they are over at once, and leave the tables in slices.
 
 use crate::clients::Fate;
-use crate::flow::Flow;
-use crate::mappings::Mapping;
+use crate::flow::Origin;
 use crate::nat::{Entry, Nat};
 use crate::state::Class;
 use crate::{Direction, FlowId, Hash};
@@ -38,7 +37,7 @@ impl Nat {
         for _ in swept..most {
             let Some(index) = self.wheel.pop(&mut self.flows, second) else { break };
             let Some(flow) = self.flows.get(index) else { continue };
-            let deadline = flow.deadline(&self.timeouts);
+            let deadline = flow.deadline(&self.lifetimes);
             if deadline <= second {
                 self.end(now, index);
                 self.stats.expired += 1;
@@ -50,12 +49,14 @@ impl Nat {
             return Some(now);
         }
         let next = self.wheel.next_occupied()?;
-        Some((Instant::from_secs(next.into()) + self.skipped).max(now))
+        let skipped = Duration::from_nanos(self.skipped);
+        Some((Instant::from_secs(next.into()) + skipped).max(now))
     }
 
     /// Nothing ran for so long: the domain was paused, or its machine slept. That time ages no flow.
     pub fn paused(&mut self, time: Duration) {
-        self.skipped = self.skipped.saturating_add(time);
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.skipped = self.skipped.saturating_add(nanos);
     }
 
     /// Ends a flow.
@@ -147,10 +148,7 @@ impl Nat {
     fn has_room(&self, need: Option<Proto>) -> bool {
         match need {
             Some(proto) => self.ports.of(proto).free() > 0,
-            None => {
-                self.flows.len() < self.flows.capacity()
-                    && self.mappings.len() < self.mappings.capacity()
-            }
+            None => self.flows.len() < self.flows.capacity(),
         }
     }
 
@@ -200,7 +198,7 @@ impl Nat {
             self.clients.unlist(&mut self.flows, index);
             self.clients.enlist(&mut self.flows, owner, class, index);
             let Some(flow) = self.flows.get(index) else { break };
-            let fits = flow.seen <= oldest && port.is_none_or(|proto| proto == flow.proto);
+            let fits = flow.seen <= oldest && port.is_none_or(|proto| proto == flow.proto());
             if fits && victim.is_none_or(|(seen, _)| flow.seen < seen) {
                 victim = Some((flow.seen, index));
             }
@@ -214,7 +212,7 @@ impl Nat {
     /// Queues a flow anew after its state changed, in its owner's lists too if its class did.
     pub(crate) fn requeue(&mut self, index: u32, class_changed: bool) {
         let Some(flow) = self.flows.get(index) else { return };
-        let (deadline, owner) = (flow.deadline(&self.timeouts), flow.owner);
+        let (deadline, owner) = (flow.deadline(&self.lifetimes), flow.owner);
         let class = flow.state.class();
         self.wheel.unlink(&mut self.flows, index);
         self.wheel.queue(&mut self.flows, index, deadline);
@@ -230,56 +228,33 @@ impl Nat {
             return;
         }
         for direction in [Direction::Out, Direction::In] {
-            let Some(hash) = self.hash_of(index, direction) else { continue };
-            let entry = Entry::new(index, direction);
-            if let Ok(found) = self.index.find_entry(hash.0, |other| *other == entry) {
-                found.remove();
+            if let Some(hash) = self.hash_of(index, direction) {
+                self.index.remove(hash, Entry::new(index, direction).0);
             }
         }
+        let last = self.leave_socket(index);
         self.wheel.unlink(&mut self.flows, index);
         self.clients.unlist(&mut self.flows, index);
         let Some(flow) = self.flows.remove(index) else { return };
         if let Some(client) = self.clients.get_mut(flow.owner) {
             client.flows = client.flows.saturating_sub(1);
         }
-        match flow.mapping {
-            Some(mapping) => {
-                if let Some(last) = self.mappings.release(&self.hasher, mapping) {
-                    self.unmap(now, &flow, &last);
-                }
-            }
-            None => self.externals.release(flow.external),
+        if last {
+            self.give_back(now, &flow);
+        }
+        self.externals.release(flow.external);
+        if flow.origin == Origin::Redirected {
+            self.reals.release(flow.real);
         }
         self.clients.settle(flow.owner);
     }
 
-    /// Gives back the port of a mapping whose last flow this was.
-    fn unmap(&mut self, now: Instant, flow: &Flow, mapping: &Mapping) {
-        let Mapping { proto, port, external, owner, .. } = *mapping;
-        if self.book.claims(proto, port) {
-            // Written down since it was drawn: nobody is to draw it again.
-            self.book.keep(proto, port);
-            self.clients.withhold(proto);
-        } else {
-            self.ports.of_mut(proto).release(port);
-        }
-        self.externals.release(external);
-        if let Some(client) = self.clients.get_mut(owner) {
-            let ports = client.ports.of_mut(proto);
-            *ports = ports.saturating_sub(1);
-        }
-        if proto == Proto::Tcp {
-            let remote = self.hasher.endpoint(proto, flow.remote());
-            self.quarantine.hold(port, remote, self.second(now));
-        }
-    }
-
-    /// Hash of the tuple that packets of this direction arrive with.
+    /// Hash of the key that packets of this direction arrive with.
     pub(crate) fn hash_of(&self, index: u32, direction: Direction) -> Option<Hash> {
         let flow = self.flows.get(index)?;
-        Some(self.hasher.tuple(&match direction {
-            Direction::Out => flow.inside(self.asked(flow)?),
-            Direction::In => flow.outside(self.externals.addr(flow.external)?).reversed(),
+        Some(self.hasher.key(&match direction {
+            Direction::Out => flow.inside(),
+            Direction::In => self.outside(flow)?.reversed(),
         }))
     }
 }

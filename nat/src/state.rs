@@ -7,8 +7,7 @@
 //! NATs, with the opening taken apart further. Sides are those of the connection, not of the
 //! network: the table does not care which of them is the client.
 
-use crate::Timeouts;
-use core::time::Duration;
+use crate::config::Lifetimes;
 
 /// Who sent a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,20 +162,19 @@ impl State {
         })
     }
 
-    /// How long a flow in this state outlives its last packet. `dns` is for UDP to port 53, `icmp`
-    /// for ICMP queries.
-    pub(crate) const fn timeout(self, timeouts: &Timeouts, kind: Kind) -> Duration {
+    /// How many seconds a flow in this state outlives its last packet.
+    pub(crate) const fn lifetime(self, lifetimes: &Lifetimes, use_: Use) -> u32 {
         match self {
-            Self::Unanswered | Self::Answered => match kind {
-                Kind::Icmp => timeouts.icmp,
-                Kind::Dns => timeouts.dns,
-                Kind::Plain => timeouts.udp,
+            Self::Unanswered | Self::Answered => match use_ {
+                Use::Icmp => lifetimes.icmp,
+                Use::Dns => lifetimes.dns,
+                Use::Plain => lifetimes.udp,
             },
-            Self::Established | Self::OpenerFin | Self::OtherFin => timeouts.tcp_established,
+            Self::Established | Self::OpenerFin | Self::OtherFin => lifetimes.tcp_established,
             Self::SynSent | Self::SynCrossed | Self::SynReceived | Self::Closing | Self::Reset => {
-                timeouts.tcp_transitory
+                lifetimes.tcp_transitory
             }
-            Self::Closed => timeouts.tcp_closed,
+            Self::Closed => lifetimes.tcp_closed,
         }
     }
 
@@ -197,7 +195,7 @@ impl State {
 
 /// What matters about a datagram flow for its timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Use {
     /// An ICMP query.
     Icmp,
     /// UDP to port 53.

@@ -127,4 +127,23 @@ impl Key {
             kind,
         })
     }
+
+    /// The tuple again.
+    #[must_use]
+    pub const fn tuple(&self) -> Tuple {
+        let v6 = self.kind.is_ipv6();
+        Tuple {
+            proto: self.kind.proto(),
+            src: self.src.ip(v6),
+            dst: self.dst.ip(v6),
+            sport: self.sport,
+            dport: self.dport,
+        }
+    }
+
+    /// The key of an answer.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, kind: self.kind }
+    }
 }
