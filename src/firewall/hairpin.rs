@@ -57,7 +57,8 @@ impl Firewall {
             }
         };
         let back = self.flow_back(now, packet, &tuple, &sent.tuple)?;
-        if self.renew(now, back, packet).is_err() {
+        let client = self.nat.facts(back).ok_or(NOBODY)?.client;
+        if self.renew(now, client, back, packet).is_err() {
             return Err(NOBODY);
         }
         let got = self.nat.pass(now, back, Direction::In, &packet.transport).map_err(|_| NOBODY)?;

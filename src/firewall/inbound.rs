@@ -101,7 +101,8 @@ impl Firewall {
         inbound: &Inbound,
     ) -> Result<FlowId, DropReason> {
         let client = self.links.owner(inbound.to.0).ok_or(DropReason::Unsolicited)?;
-        let (transport, to, epoch) = (&packet.transport, inbound.to, self.epoch);
+        let (transport, to) = (&packet.transport, inbound.to);
+        let epoch = self.epochs.of(client);
         let new = NewInflow { client, tuple, transport, to, epoch };
         self.nat.open_inbound(now, &new).map(|(flow, _)| flow)
     }
@@ -127,7 +128,7 @@ impl Firewall {
             }
             return Err(verdict);
         }
-        if let Err(ruling) = self.renew(now, flow, packet) {
+        if let Err(ruling) = self.renew(now, client.port, flow, packet) {
             return Err(ruling.refused.unwrap_or(DropReason::RuleDrop).into());
         }
         let datagram = self.may_begin(now, uplink.port, packet)?;

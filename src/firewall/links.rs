@@ -145,6 +145,13 @@ impl Links {
         (*owned == addr).then_some(*port)
     }
 
+    /// All clients that have the address `addr`.
+    pub(super) fn owners(&self, addr: IpAddr) -> impl Iterator<Item = Port> + '_ {
+        let first = self.owners.partition_point(|(owned, _)| *owned < addr);
+        let owners = self.owners.iter().skip(first);
+        owners.take_while(move |(owned, _)| *owned == addr).map(|(_, port)| *port)
+    }
+
     /// Whether another frame of our own may be sent to `port` now.
     pub(super) fn may_answer(&mut self, now: Instant, port: Port) -> bool {
         self.place_mut(port).is_some_and(|place| place.answers.take(now))

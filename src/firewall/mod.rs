@@ -9,6 +9,7 @@
 
 mod answer;
 mod counters;
+mod epochs;
 mod fragments;
 mod hairpin;
 mod hop;
@@ -18,6 +19,7 @@ mod links;
 mod log;
 mod outbound;
 mod policy;
+mod told;
 
 pub use counters::Counters;
 pub use hop::NextHop;
@@ -29,6 +31,7 @@ pub use rules::DnsRedirect;
 use arrayvec::ArrayVec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
+use epochs::Epochs;
 use hop::Hop;
 use links::{Links, Reach, Side};
 use log::Journal;
@@ -97,8 +100,8 @@ pub struct Firewall {
     policy: Option<Policy>,
     /// The VMs' own rules.
     own: Trees,
-    /// Counts up with every change of the rules; flows accepted before are asked again.
-    epoch: u32,
+    /// Count up with every change of the rules; flows accepted before are asked again.
+    epochs: Epochs,
     level: LogLevel,
     nat: Nat,
     fragments: Fragments,
@@ -149,7 +152,7 @@ impl Firewall {
             counters: Counters::new(config.policy.as_ref()),
             policy: config.policy,
             own: Trees::default(),
-            epoch: 0,
+            epochs: Epochs::new(config.nat.slots),
             level: config.log,
             fragments: Fragments::new(config.nat.slots),
             early_out: Early::default(),
@@ -203,7 +206,7 @@ impl Firewall {
     /// [`StaticError`] if they contradict themselves; then everything stays as it was.
     pub fn set_statics(&mut self, statics: Statics) -> Result<(), StaticError> {
         self.nat.set_statics(statics)?;
-        self.epoch = self.epoch.wrapping_add(1);
+        self.epochs.change_all();
         Ok(())
     }
 

@@ -133,7 +133,7 @@ impl Firewall {
         out: &mut Outbox<'_>,
     ) -> Result<Option<(FlowId, Passage)>, Verdict> {
         let Some(flow) = flow else { return Ok(None) };
-        if let Err(ruling) = self.renew(now, flow, packet) {
+        if let Err(ruling) = self.renew(now, from.port, flow, packet) {
             return self.refused(now, from, packet, &ruling, out);
         }
         match self.nat.pass(now, flow, Direction::Out, &packet.transport) {
@@ -169,7 +169,7 @@ impl Firewall {
             transport: &packet.transport,
             external,
             redirected: redirected.map(|real| (real, tuple.dport)),
-            epoch: self.epoch,
+            epoch: self.epochs.of(from.port),
         };
         let opened = self.nat.open(now, &new);
         self.log_flow(now, from.port, &query, &ruling, opened.err());

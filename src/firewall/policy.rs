@@ -31,7 +31,7 @@ impl Firewall {
     pub fn set_policy(&mut self, policy: Option<Policy>) {
         self.counters.rules = policy.as_ref().map(rules::Counters::new).unwrap_or_default();
         self.policy = policy;
-        self.epoch = self.epoch.wrapping_add(1);
+        self.epochs.change_all();
     }
 
     /// The rules as they are.
@@ -82,17 +82,19 @@ impl Firewall {
         }
     }
 
-    /// Whether the rules as they are now let `flow` go on; if not, it is over.
+    /// Whether the rules as they are now let `flow`, which is of `client`, go on; if not, it is over.
     ///
     /// # Errors
     /// What the rules say instead.
     pub(super) fn renew(
         &mut self,
         now: Instant,
+        client: Port,
         flow: FlowId,
         packet: &Packet<'_>,
     ) -> Result<(), Ruling> {
-        if self.nat.epoch(flow) == Some(self.epoch) {
+        let epoch = self.epochs.of(client);
+        if self.nat.epoch(flow) == Some(epoch) {
             return Ok(());
         }
         // A flow that is gone is found out by whoever passes it.
@@ -110,7 +112,7 @@ impl Firewall {
             }
         };
         if ruling.refused.is_none() {
-            self.nat.approve(flow, self.epoch);
+            self.nat.approve(flow, epoch);
             return Ok(());
         }
         self.nat.close(now, flow);

@@ -12,6 +12,7 @@ mod fragments;
 mod hairpin;
 mod hostile;
 mod icmp;
+mod own;
 mod policy;
 mod statics;
 mod world;
