@@ -56,7 +56,9 @@ fn start(mut booted: Booted) -> ! {
     let drawn = booted.seed.chunks(8).all(|word| word.iter().any(|byte| *byte != 0));
     let seed = ("seed-is-drawn", same("every word drawn", drawn, true));
     let machine = MACHINE.into_iter().map(|(name, row)| (name, row(xen)));
-    let all = machine.chain([seed]).map(report).fold(shared, sum);
+    let found = [booted.blobs.built_in, booted.blobs.module].map(|blob| blob.map(<[u8]>::len));
+    let policy = ("no-policy-where-none-was-given", same("bytes of policies", found, [None; 2]));
+    let all = machine.chain([seed, policy]).map(report).fold(shared, sum);
     let [passed, failed] = all;
     say(format_args!("{passed} passed, {failed} failed"));
     if booted.rings.is_some() {

@@ -12,17 +12,13 @@ use boot::{Booted, die};
 use tidegate::appliance::begin;
 use xen::hypervisor::Start;
 
-/// The policy built in, as a blob; empty if there is none.
-static POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/policy.blob"));
-
 fn start(booted: Booted) -> ! {
     booted.announce("Tidegate");
     let Some([store, console]) = booted.rings else {
         die(format_args!("Tidegate is no dom0: it needs a toolstack's XenStore and console"))
     };
     let start = Start { cmdline: booted.cmdline, store, console };
-    let policy = (!POLICY.is_empty()).then_some(POLICY);
-    match begin(booted.xen, start, policy, boot::left, booted.seed) {
+    match begin(booted.xen, start, booted.blobs, boot::left, booted.seed) {
         Ok(appliance) => {
             appliance.run();
         }

@@ -307,7 +307,7 @@ fn a_broken_policy_drops_everything_and_the_console_says_so() {
     machine.run(Duration::from_secs(1));
     assert_eq!(machine.uplink().received(), []);
     let console = machine.console();
-    assert!(console.contains("WARNING: policy: damaged"), "{console}");
+    assert!(console.contains("WARNING: policy (built in): damaged"), "{console}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! From what the domain was given to a running appliance, or to the lines that say why not.
 //!
-//! In: the command line, the policy built in, memory and a seed. Out: an [`Appliance`]. Never: guesses:
+//! In: the command line, the policies it was given, memory and a seed. Out: an [`Appliance`]. Never: guesses:
 //! what cannot be understood ends the domain with a message that names it.
 
+use super::blobs::Blobs;
 use super::budget::Shares;
 use super::control::Control;
 use super::path::Path;
@@ -13,6 +14,7 @@ use crate::firewall::Firewall;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use rules::Policy;
 use xen::console::Console;
 use xen::hypervisor::{Hypervisor, Memory, Shutdown, Start};
@@ -25,8 +27,7 @@ pub struct Refused<H, M> {
     why: String,
 }
 
-/// Starts the appliance. `policy` is the blob built in, `free` tells how many bytes of memory are left;
-/// `seed` comes fresh from an entropy source and is used for nothing else.
+/// Starts the appliance. `free` tells how many bytes of memory are left; `seed` comes fresh from an entropy source and is used for nothing else.
 ///
 /// # Errors
 /// [`Refused`], with what makes no sense and where it stands.
@@ -34,7 +35,7 @@ pub struct Refused<H, M> {
 pub fn begin<H: Hypervisor, M: Memory>(
     mut h: H,
     start: Start<M>,
-    policy: Option<&[u8]>,
+    blobs: Blobs<'_>,
     free: impl Fn() -> usize,
     seed: [u8; 32],
 ) -> Result<Appliance<H, M>, Refused<H, M>> {
@@ -43,7 +44,7 @@ pub fn begin<H: Hypervisor, M: Memory>(
         Ok(settings) => settings,
         Err(mistake) => return Err(Refused { h, console, why: format!("{mistake}") }),
     };
-    let policy = load(&mut h, &mut console, policy);
+    let policy = load(&mut h, &mut console, blobs);
     let config = settings.firewall(policy);
     let free = free();
     let shares = match Shares::of(free, config.nat.slots.saturating_sub(1)) {
@@ -92,22 +93,31 @@ pub fn begin<H: Hypervisor, M: Memory>(
 fn load<H: Hypervisor, M: Memory>(
     h: &mut H,
     console: &mut Console<M>,
-    blob: Option<&[u8]>,
+    blobs: Blobs<'_>,
 ) -> Option<Policy> {
-    match blob.map(Policy::decode) {
-        None => {
+    match blobs.policy() {
+        Ok(None) => {
             console.say(h, format_args!("no policy: everything is dropped"));
             None
         }
-        Some(Ok(policy)) => {
-            let (name, rules) = (policy.name(), policy.rule_ids().count());
-            console.say(h, format_args!("policy {name}: {rules} rules, {}", policy.digest()));
+        Ok(Some((policy, source))) => {
+            console.say(h, format_args!("{} ({source})", Summary(&policy)));
             Some(policy)
         }
-        Some(Err(error)) => {
-            console.say(h, format_args!("WARNING: policy: {error}: everything is dropped"));
+        Err(broken) => {
+            console.say(h, format_args!("WARNING: {broken}"));
             None
         }
+    }
+}
+
+/// A policy in one line: its name, how many rules it has, its digest.
+pub(super) struct Summary<'a>(pub(super) &'a Policy);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, rules) = (self.0.name(), self.0.rule_ids().count());
+        write!(f, "policy {name}: {rules} rules, {}", self.0.digest())
     }
 }
 

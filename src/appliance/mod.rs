@@ -6,6 +6,7 @@
 
 mod ask;
 mod begin;
+mod blobs;
 mod brake;
 mod budget;
 mod control;
@@ -16,6 +17,7 @@ mod ports;
 mod share;
 
 pub use begin::{Refused, begin};
+pub use blobs::Blobs;
 pub use path::PathCounters;
 
 use crate::firewall::{Firewall, Link};

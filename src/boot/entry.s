@@ -31,6 +31,16 @@
     note_number 13, 1, 1                    # L1_MFN_VALID: mask, value
     note_number 14, 0                       # SUSPEND_CANCEL
     note_number 18, pvh_start               # PHYS32_ENTRY
+
+    # Where a policy stands that was put into the linked image: its address and its length,
+    # which `tidegate build` writes (host/image).
+    .balign 4
+    .long 9, 16, 0x7469
+    .asciz "Tidegate"
+    .balign 4
+.global policy_place
+policy_place:
+    .quad image_end, 0
 .popsection
 
 .pushsection .text.boot, "ax", @progbits

@@ -1,4 +1,5 @@
-//! Where the parts of the loaded image lie, and what may be done with each page of it (W^X).
+//! Where the parts of the loaded image lie, the policy behind them among them, and what may be done with
+//! each page of it (W^X).
 
 use core::ops::Range;
 use xen::hypervisor::PAGE_SIZE;
@@ -10,11 +11,28 @@ unsafe extern "C" {
     static rodata_end: u8;
     static stack_guard: u8;
     static image_end: u8;
+    /// Address and length of the policy, 8 bytes each; in a note, so aligned to 4.
+    static policy_place: [u32; 4];
 }
 
 /// The addresses of the image, whole pages.
 pub(super) fn range() -> Range<usize> {
-    (&raw const image_start).addr()..(&raw const image_end).addr()
+    let end = (&raw const image_end).addr();
+    (&raw const image_start).addr()..(end + policy_len()).next_multiple_of(PAGE_SIZE)
+}
+
+/// The bytes that were put behind the image, if there are any. They may be anything.
+pub(super) fn policy() -> Option<&'static [u8]> {
+    let (at, len) = (&raw const image_end, policy_len());
+    // SAFETY: the loader has put as many bytes there as the note says; nobody else is given these
+    // pages (`range`).
+    (len > 0).then(|| unsafe { core::slice::from_raw_parts(at, len) })
+}
+
+fn policy_len() -> usize {
+    // SAFETY: the note's two numbers. They were not known when this was compiled, hence volatile.
+    let [_, _, low, high] = unsafe { (&raw const policy_place).read_volatile() };
+    (u64::from(low) | u64::from(high) << 32) as usize
 }
 
 /// The rights of the page at `va`, as page-table bits without a frame; 0 is no page at all. `None` if
@@ -25,9 +43,10 @@ pub(super) fn rights(va: usize) -> Option<u64> {
         return Some(0);
     }
     range().contains(&va).then(|| {
-        if va < (&raw const text_end).addr() {
+        let constant = (&raw const text_end).addr()..(&raw const rodata_end).addr();
+        if va < constant.start {
             pte::PRESENT | pte::ACCESSED
-        } else if va < (&raw const rodata_end).addr() {
+        } else if constant.contains(&va) || va >= (&raw const image_end).addr() {
             pte::PRESENT | pte::ACCESSED | pte::NO_EXECUTE
         } else {
             pte::DATA

@@ -16,6 +16,7 @@ use alloc::string::String;
 use core::arch::global_asm;
 use core::ops::Range;
 use core::ptr::NonNull;
+use tidegate::appliance::Blobs;
 use xen::hypervisor::EvtPort;
 use xen::raw::{Lent, Machine, Mode, Shared, Xen};
 
@@ -49,6 +50,8 @@ pub(crate) struct Booted {
     pub(crate) entropy: EntropySource,
     /// The command line.
     pub(crate) cmdline: String,
+    /// What was put behind the image, and the boot module: policies, if all is well.
+    pub(crate) blobs: Blobs<'static>,
     /// XenStore's and the console's ring; none for dom0.
     pub(crate) rings: Option<[(Shared<Lent>, EvtPort); 2]>,
 }
@@ -75,6 +78,7 @@ struct Start {
     window: Range<usize>,
     ram: usize,
     cmdline: String,
+    module: Option<&'static [u8]>,
     rings: Option<(Ring, Ring)>,
 }
 
@@ -108,7 +112,9 @@ fn run(start: Start) -> ! {
     let mut seed = [0; 32];
     let entropy = entropy::entropy(&mut seed);
     let rings = start.rings.map(|(store, console)| [store, console].map(Ring::shared));
-    let booted = Booted { xen, mode, ram: start.ram, seed, entropy, cmdline: start.cmdline, rings };
+    let Start { ram, cmdline, module, .. } = start;
+    let blobs = Blobs { built_in: image::policy(), module };
+    let booted = Booted { xen, mode, ram, seed, entropy, cmdline, blobs, rings };
     crate::start(booted)
 }
 

@@ -14,6 +14,8 @@ use xen::raw::{Mode, call};
 
 /// MACH2PHYS_VIRT_START: where every PV guest can look up its page by machine frame.
 const MACH2PHYS: usize = 0xffff_8000_0000_0000;
+/// mod_start is a page number (xen.h); not what our notes ask for.
+const SIF_MOD_START_PFN: u32 = 1 << 3;
 /// What one level-1 table maps.
 const CHUNK: usize = 512 * PAGE_SIZE;
 /// Level-1 tables for pages of Xen and other domains.
@@ -55,6 +57,7 @@ extern "C" fn pv_main(info: &'static start_info) -> ! {
         window,
         ram: info.nr_pages as usize * PAGE_SIZE,
         cmdline: super::text(with_exposed_provenance((&raw const info.cmd_line).addr()), 1024),
+        module: module(info),
         rings,
     })
 }
@@ -65,6 +68,22 @@ fn rings(info: &start_info) -> Option<(Ring, Ring)> {
     let console = unsafe { info.console.domU };
     let ring = |mfn, port| Some(Ring { at: page_of(mfn)?, port: EvtPort(port) });
     Some((ring(info.store_mfn, info.store_evtchn)?, ring(console.mfn, console.evtchn)?))
+}
+
+/// Where the builder has put the boot module, empty if there is none.
+fn module_range(info: &start_info) -> Range<usize> {
+    let start = info.mod_start as usize;
+    let start = if info.flags & SIF_MOD_START_PFN == 0 { start } else { start * PAGE_SIZE };
+    start..start + info.mod_len as usize
+}
+
+fn module(info: &start_info) -> Option<&'static [u8]> {
+    let Range { start, end } = module_range(info);
+    // SAFETY: the builder has put the module there; it is mapped by now, and nobody else's, as free
+    // memory begins behind it.
+    (start < end).then(|| unsafe {
+        core::slice::from_raw_parts(with_exposed_provenance(start), end - start)
+    })
 }
 
 fn page_of(mfn: u64) -> Option<NonNull<u8>> {
@@ -84,7 +103,7 @@ fn first_free(info: &start_info, rings: &Option<(Ring, Ring)>) -> usize {
         image::range().end,
         here + size_of::<start_info>(),
         info.mfn_list as usize + info.nr_pages as usize * 8,
-        (info.mod_start + info.mod_len) as usize,
+        module_range(info).end,
         info.pt_base as usize + info.nr_pt_frames as usize * PAGE_SIZE,
     ];
     let rings = rings.iter().flat_map(|(a, b)| [a, b]).map(|r| r.at.addr().get() + PAGE_SIZE);

@@ -118,6 +118,11 @@ extern "C" fn pvh_main(info: &'static StartInfo) -> ! {
         window,
         ram: regions.iter().filter(|r| r.kind == RAM).map(|r| r.size as usize).sum(),
         cmdline: super::text(with_exposed_provenance(info.cmdline as usize), 4096),
+        module: modules(info).next().filter(|at| !at.is_empty()).map(|at| {
+            // SAFETY: the builder has put the first module there; it is RAM, so mapped by now, and
+            // `free_ram` leaves it out.
+            unsafe { core::slice::from_raw_parts(with_exposed_provenance(at.start), at.len()) }
+        }),
         rings,
     })
 }
@@ -205,16 +210,20 @@ fn free_ram(info: &StartInfo, regions: &Regions) -> Ranges {
             ..info.memmap as usize + size(info.memmap_entries as usize, size_of::<Region>()),
         list..list + size(info.modules as usize, size_of::<Module>()),
     ];
-    let first = with_exposed_provenance::<Module>(list);
-    let modules = (0..info.modules as usize).map(|i| {
-        // SAFETY: the builder put that many entries there.
-        let module = unsafe { &*first.add(i) };
-        module.address as usize..(module.address + module.size) as usize
-    });
-    for hole in used.into_iter().chain(modules) {
+    for hole in used.into_iter().chain(modules(info)) {
         cut(&mut free, &hole);
     }
     free
+}
+
+/// Where the builder has put boot modules.
+fn modules(info: &StartInfo) -> impl Iterator<Item = Range<usize>> {
+    let first = with_exposed_provenance::<Module>(info.module_list as usize);
+    (0..info.modules as usize).map(move |i| {
+        // SAFETY: the builder put that many entries there.
+        let module = unsafe { &*first.add(i) };
+        module.address as usize..(module.address + module.size) as usize
+    })
 }
 
 /// Takes the pages of `hole` out of `ranges`.

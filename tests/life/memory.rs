@@ -5,7 +5,7 @@ use crate::machine::{CMDLINE, FREE, Machine, SEED, SYS_NET, TIDEGATE, client_vif
 use crate::traffic::{count_heap, exchange, held};
 use std::fmt::Write as _;
 use std::time::Duration;
-use tidegate::appliance::begin;
+use tidegate::appliance::{Blobs, begin};
 use xen::hypervisor::{DomId, Hypervisor, PAGE_SIZE, Page, Start};
 use xen::sim::peer_front::{Manners, PeerFront};
 use xen::sim::xenstored::{Quotas, Xenstored};
@@ -39,8 +39,9 @@ fn start(free: usize, blob: &[u8]) -> (usize, String) {
     let start = Start { cmdline: CMDLINE.into(), store, console: (console, evtchn) };
     sim.on_bracket(TIDEGATE, ledger::bracket);
     let before = ledger::held();
+    let blobs = Blobs { built_in: Some(blob), module: None };
     ledger::bracket(Bracket::Turn);
-    let appliance = begin(h, start, Some(blob), || free - (ledger::held() - before), SEED);
+    let appliance = begin(h, start, blobs, || free - (ledger::held() - before), SEED);
     ledger::bracket(Bracket::EndOfTurn);
     let took = ledger::held() - before;
     let said = String::from_utf8_lossy(&sim.peek(page)[1024..3072]).replace('\0', "");

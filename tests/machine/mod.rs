@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
-use tidegate::appliance::{Appliance, PathCounters, Work, begin};
+use tidegate::appliance::{Appliance, Blobs, PathCounters, Work, begin};
 use wire::{Instant, Mac};
 use xen::hypervisor::{DomId, Hypervisor, Page, Shutdown, Start};
 use xen::sim::peer_back::{Offers, PeerBack};
@@ -106,6 +106,11 @@ impl Machine {
 
     /// As [`bare`](Self::bare), with so many bytes of memory left after the boot.
     pub fn bare_in(seed: u64, cmdline: &str, blob: Option<&[u8]>, free: usize) -> Self {
+        Self::with_blobs(seed, cmdline, Blobs { built_in: blob, module: None }, free)
+    }
+
+    /// A machine without an uplink, its firewall just started with what a boot brought.
+    pub fn with_blobs(seed: u64, cmdline: &str, blobs: Blobs<'_>, free: usize) -> Self {
         let sim = Sim::new(seed);
         let xs = Xenstored::new(&sim);
         let tools = Toolstack::new(&sim, &xs);
@@ -116,7 +121,7 @@ impl Machine {
         let evtchn = h.alloc_unbound(SYS_NET).unwrap();
         xs.set("/local/domain/2/control/shutdown", "");
         let start = Start { cmdline: cmdline.into(), store, console: (view, evtchn) };
-        let appliance = match begin(h, start, blob, || free, SEED) {
+        let appliance = match begin(h, start, blobs, || free, SEED) {
             Ok(appliance) => Some(appliance),
             Err(refused) => {
                 refused.halt();

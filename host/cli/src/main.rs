@@ -5,6 +5,7 @@
 //! command itself or a file could not be used.
 #![forbid(unsafe_code)]
 
+mod build;
 mod check;
 mod codes;
 mod compile;
@@ -16,6 +17,7 @@ mod graph;
 mod prove;
 mod run;
 mod shell;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use lang::{Diagnostic, Named};
@@ -32,7 +34,9 @@ Examples:
   tidegate diff old.tide new.tide            what a new version changes, with packets
   tidegate fmt my.tide                       put it into the one layout
   tidegate graph my.tide -o my.svg           draw what may flow
-  tidegate compile my.tide -o my.blob        write what a kernel reads
+  tidegate build my.tide -o vmlinuz          put it into a kernel
+  tidegate verify vmlinuz                    say what is in one
+  tidegate compile my.tide -o my.blob        write what a kernel takes as a boot module
   tidegate run --policy my.tide --uplink tg0 --client tg1=10.137.0.10 ip=192.0.2.2/24 gw=192.0.2.1
 
 The language is told in docs/POLICY.md.";
@@ -140,7 +144,43 @@ enum Command {
         /// What stands in brackets: `error[CODE]`
         code: Option<String>,
     },
-    /// Write the blob of a policy, which a kernel reads
+    /// Put a policy into a ready kernel
+    ///
+    /// The same policy and kernel always give the same image. Nothing is written if the policy has a
+    /// mistake. A kernel that holds a policy already gets this one instead.
+    #[command(
+        after_help = "Examples:\n  tidegate build my.tide -o vmlinuz\n  tidegate build my.tide --kernel target/vmlinuz -o /var/lib/xen/tidegate/vmlinuz"
+    )]
+    Build {
+        /// The policy
+        file: PathBuf,
+        /// Where to write the image
+        #[arg(short, long, value_name = "IMAGE")]
+        output: PathBuf,
+        /// The kernel; without it, /usr/lib/tidegate/vmlinuz
+        #[arg(long, value_name = "FILE")]
+        kernel: Option<PathBuf>,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell which kernel and which policy are in an image, and whether the policy is what its text says
+    ///
+    /// The digest of the kernel is that of the kernel's file without a policy, as it was published.
+    #[command(
+        after_help = "Examples:\n  tidegate verify vmlinuz\n  tidegate verify --text vmlinuz > my.tide"
+    )]
+    Verify {
+        /// The image
+        image: PathBuf,
+        /// Print one JSON object instead of text
+        #[arg(long, conflicts_with = "text")]
+        json: bool,
+        /// Print the policy's text alone
+        #[arg(long)]
+        text: bool,
+    },
+    /// Write the blob of a policy, which a kernel takes as a boot module
     #[command(after_help = "Example:\n  tidegate compile my.tide -o my.blob")]
     Compile {
         /// The policy
@@ -193,6 +233,10 @@ fn main() -> ExitCode {
         Command::Test { files, json } => expect::run(&files, json),
         Command::Graph { file, output } => graph::run(&file, output.as_deref()),
         Command::ExplainCode { code } => Ok(codes::run(code.as_deref())),
+        Command::Build { file, output, kernel, json } => {
+            build::run(&file, &output, kernel.as_deref(), json)
+        }
+        Command::Verify { image, json, text } => verify::run(&image, verify::Wanted { json, text }),
         Command::Compile { file, output } => compile::run(&file, &output),
         Command::Run { policy, uplink, client, words } => {
             run::run(&policy, uplink, client, &words.join(" "))

@@ -3,6 +3,8 @@
 //! In: the source tree, and a policy file. Out: target/tidegate.elf and target/vmlinuz. A policy
 //! with a mistake is shown with its place, and no image is written.
 
+use image::{Image, Kernel};
+use lang::Compiled;
 use rig::{Context as _, Error, Layout, Result, run, step};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,48 +41,44 @@ pub(crate) fn guest(layout: &Layout, name: &str) -> Result<()> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(&layout.root).args(["build", "--quiet", "--package", "tidegate"]);
     cargo.args(["--bin", name, "--features", "kernel", "--profile", "kernel"]);
-    // It has no policy; but cargo would build everything anew if the kernel's were not named.
-    let blob = blob(layout);
-    if blob.exists() {
-        cargo.env("TIDEGATE_POLICY_BLOB", blob);
-    }
     step(&format!("build the guest {name}"), || run(&mut cargo))?;
     let built = layout.target.join("kernel").join(name);
     let stripped = directory.join(name);
     run(Command::new("objcopy").arg("--strip-all").arg(built).arg(stripped)).map(drop)
 }
 
-fn blob(layout: &Layout) -> PathBuf {
-    layout.target.join("policy.blob")
-}
-
 fn build(layout: &Layout, policy: Option<&Path>, elf: &Path, stripped: &Path) -> Result<()> {
+    let policy = policy.map(|policy| {
+        step(&format!("compile {}", policy.display()), || {
+            let text = fs::read_to_string(policy).map_err(Error::file(policy))?;
+            Ok((compile(policy, &text)?, text))
+        })
+    });
+    let policy = policy.transpose()?;
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(&layout.root).args(["build", "--quiet", "--package", "tidegate"]);
     cargo.args(["--bin", "kernel", "--features", "kernel", "--profile", "kernel"]);
-    cargo.env_remove("TIDEGATE_POLICY_BLOB");
-    if let Some(policy) = policy {
-        let blob = blob(layout);
-        step(&format!("compile {}", policy.display()), || compile(policy, &blob))?;
-        cargo.env("TIDEGATE_POLICY_BLOB", blob);
-    }
     step("build the kernel", || run(&mut cargo))?;
     let built = layout.target.join("kernel/kernel");
     fs::copy(&built, elf).map_err(Error::file(&built))?;
-    run(Command::new("objcopy").arg("--strip-all").arg(elf).arg(stripped)).map(drop)
+    run(Command::new("objcopy").arg("--strip-all").arg(elf).arg(stripped))?;
+    let Some((compiled, text)) = policy else { return Ok(()) };
+    [elf, stripped].into_iter().try_for_each(|file| embed(file, &compiled, &text))
 }
 
-fn compile(policy: &Path, blob: &Path) -> Result<()> {
-    let text = fs::read_to_string(policy).map_err(Error::file(policy))?;
-    match lang::compile(&policy.to_string_lossy(), &text) {
-        // Written only when it differs: cargo looks at the file's age.
-        Ok(compiled) if fs::read(blob).is_ok_and(|old| old == compiled.blob) => Ok(()),
-        Ok(compiled) => fs::write(blob, compiled.blob).context(blob.display()),
-        Err(mistakes) => {
-            let shown: Vec<_> = mistakes.iter().map(lang::Diagnostic::render).collect();
-            Err(Error::new(format!("the policy cannot be used:\n{}", shown.join("\n"))))
-        }
-    }
+fn compile(policy: &Path, text: &str) -> Result<Compiled> {
+    lang::compile(&policy.to_string_lossy(), text).map_err(|mistakes| {
+        let shown: Vec<_> = mistakes.iter().map(lang::Diagnostic::render).collect();
+        Error::new(format!("the policy cannot be used:\n{}", shown.join("\n")))
+    })
+}
+
+/// Puts a policy into the kernel `file`, as `tidegate build` does.
+fn embed(file: &Path, policy: &Compiled, text: &str) -> Result<()> {
+    let kernel = Kernel::parse(&fs::read(file).map_err(Error::file(file))?);
+    let kernel = kernel.context(file.display())?;
+    let image = Image::with_policy(kernel, &policy.blob, text).context(file.display())?;
+    fs::write(file, image.bytes()).map_err(Error::file(file))
 }
 
 #[cfg(test)]
@@ -88,14 +86,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_with_a_mistake_is_shown_with_its_place_and_writes_nothing() {
-        let directory = std::env::temp_dir().join(format!("tidegate-image-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let (policy, blob) = (directory.join("typo.tide"), directory.join("policy.blob"));
-        fs::write(&policy, "zone uplink = netfront 0\nzone clients = netbak\n").unwrap();
-        let told = compile(&policy, &blob).unwrap_err().to_string();
+    fn a_policy_with_a_mistake_is_shown_with_its_place() {
+        let text = "zone uplink = netfront 0\nzone clients = netbak\n";
+        let told = compile(Path::new("typo.tide"), text).unwrap_err().to_string();
         assert!(told.contains("typo.tide:2:16"), "{told}");
-        assert!(!blob.exists());
-        fs::remove_dir_all(&directory).unwrap();
     }
 }
