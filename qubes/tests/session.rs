@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use qubes::{DATA_MAX, Event, HEADER, Path, ProtocolError, Refused, Session};
 use rules::qubes::{TreeError, Trees};
-use rules::{Action, Query, Transport, Zone};
+use rules::{Action, Header, Query, Transport, Zone};
 use std::collections::BTreeMap;
 
 const WRITE: u8 = 1;
@@ -131,7 +131,14 @@ fn rules_take_effect_when_they_are_committed() {
     };
     let allowed = |trees: &Trees, transport| {
         let (src, dst) = (CLIENT.parse().unwrap(), "1.1.1.1".parse().unwrap());
-        let query = Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport };
+        let query = Query {
+            from: Zone::Clients,
+            to: Zone::Uplink,
+            src,
+            dst,
+            transport,
+            header: Header::PLAIN,
+        };
         trees.decide(&query).0 == Action::Accept
     };
     let (tcp, udp) = (Transport::Tcp { sport: 1, dport: 2 }, Transport::Udp { sport: 1, dport: 2 });

@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use write::encode_body;
 
 /// The format written here, and the only one read.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 
 const MAGIC: &[u8; 8] = b"TIDEGATE";
 

@@ -2,7 +2,7 @@
 //! this finds it quickly.
 
 use crate::qubes::Trees;
-use crate::{Action, Policy, Query, RuleId, Then};
+use crate::{Action, Note, Policy, Query, Rate, RuleId, Then};
 
 /// What is to be done with a new flow, and who said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +11,10 @@ pub struct Decision {
     pub action: Action,
     /// The rule of the policy that decided.
     pub rule: RuleId,
-    /// Whether that rule wants a line in the log.
-    pub log: bool,
+    /// The line that rule wants in the log, if it does.
+    pub log: Option<Note>,
+    /// How many flows that rule may decide. Whoever asks counts them.
+    pub limit: Option<Rate>,
     /// Where the policy handed over to the VM's own rules: which of those decided.
     pub own: Option<OwnRule>,
 }
@@ -38,7 +40,7 @@ impl Policy {
     pub fn decide(&self, query: &Query, own: &Trees) -> Decision {
         let Some((id, rule)) = self.first_match(query) else {
             let (action, rule) = (Action::Drop, RuleId::DEFAULT);
-            return Decision { action, rule, log: false, own: None };
+            return Decision { action, rule, log: None, limit: None, own: None };
         };
         let (action, own) = match rule.then {
             Then::Do(action) => (action, None),
@@ -47,6 +49,6 @@ impl Policy {
                 (action, Some(own))
             }
         };
-        Decision { action, rule: id, log: rule.log, own }
+        Decision { action, rule: id, log: rule.log, limit: rule.limit, own }
     }
 }

@@ -7,8 +7,8 @@
 
 use crate::qubes::Trees;
 use crate::{
-    Action, AddrSet, Decision, OwnRule, Policy, PortSet, Query, RejectKind, Rule, RuleId, Then,
-    Traffic, Transport, What,
+    Action, AddrSet, Decision, OwnRule, Point, Policy, Query, RangeSet, RejectKind, Rule, RuleId,
+    Then, Traffic, Transport, What,
 };
 use core::net::IpAddr;
 
@@ -21,6 +21,16 @@ pub enum Condition {
     Source,
     /// `to`
     Destination,
+    /// `state`
+    State,
+    /// `ttl`
+    Ttl,
+    /// `dscp`
+    Dscp,
+    /// `length`
+    Length,
+    /// `flags`
+    Flags,
 }
 
 /// Decides a new flow.
@@ -42,9 +52,10 @@ pub fn interpret(policy: &Policy, own: &Trees, query: &Query) -> Decision {
                 (action, Some(by))
             }
         };
-        return Decision { action, rule: id, log: rule.log, own };
+        return Decision { action, rule: id, log: rule.log, limit: rule.limit, own };
     }
-    Decision { action: Action::Drop, rule: RuleId::DEFAULT, log: false, own: None }
+    let (action, rule) = (Action::Drop, RuleId::DEFAULT);
+    Decision { action, rule, log: None, limit: None, own: None }
 }
 
 /// What the VM that owns the source address of `query` says of itself: first match, then its
@@ -74,7 +85,18 @@ pub fn failing(rule: &Rule, query: &Query) -> Option<Condition> {
     if !holds(&rule.src, query.src) {
         return Some(Condition::Source);
     }
-    (!holds(&rule.dst, query.dst)).then_some(Condition::Destination)
+    if !holds(&rule.dst, query.dst) {
+        return Some(Condition::Destination);
+    }
+    let (when, header) = (rule.when.as_ref()?, &query.header);
+    let conditions = [
+        (Condition::State, when.state.is_none() || when.state == Some(header.state)),
+        (Condition::Ttl, has(&when.ttl, header.ttl)),
+        (Condition::Dscp, has(&when.dscp, header.dscp)),
+        (Condition::Length, has(&when.length, header.length)),
+        (Condition::Flags, has(&when.flags, header.flags)),
+    ];
+    conditions.into_iter().find(|(_, holds)| !holds).map(|(condition, _)| condition)
 }
 
 /// An ICMP type is a number of one family: type 8 is a ping in IPv4 and nothing in IPv6.
@@ -97,6 +119,6 @@ fn holds(set: &AddrSet, addr: IpAddr) -> bool {
         .any(|(first, last)| first.is_ipv4() == addr.is_ipv4() && first <= addr && addr <= last)
 }
 
-fn has(set: &PortSet, port: u16) -> bool {
-    set.ranges().iter().any(|&(first, last)| first <= port && port <= last)
+fn has<T: Point>(set: &RangeSet<T>, value: T) -> bool {
+    set.ranges().iter().any(|&(first, last)| first <= value && value <= last)
 }

@@ -18,21 +18,32 @@ mod action;
 mod blob;
 mod counters;
 mod decide;
+mod header;
 mod interpret;
+mod invalid;
 mod matcher;
+mod note;
 mod policy;
 pub mod qubes;
 mod query;
 mod rule;
+mod service;
 mod set;
 
 pub use action::{Action, RejectKind};
 pub use blob::{BlobError, FORMAT};
 pub use counters::Counters;
 pub use decide::{Decision, OwnRule};
+pub use header::{Conditions, FLAG_NAMES, Header, State};
 pub use interpret::{Condition, failing, interpret, interpret_own};
+pub use invalid::Invalid;
 pub use matcher::BYTES_PER_RULE;
-pub use policy::{Block, Digest, DnsRedirect, Invalid, Parts, Policy, Vm};
+pub use note::{Note, Rate, Severity};
+pub use policy::{Block, Digest, DnsRedirect, Parts, Policy, Vm};
 pub use query::{Family, Query, Transport, Zone};
 pub use rule::{Rule, RuleId, Then, Traffic, What};
+pub use service::{
+    Balance, Forward, OneToOne, Ported, ROUTES_MAX, Route, SERVICES_MAX, Services, Source, Syslog,
+    Timeout,
+};
 pub use set::{AddrSet, Point, PortSet, RangeSet};

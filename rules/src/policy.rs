@@ -4,14 +4,11 @@
 //! only if every block ends in a verdict and every rule can be obeyed.
 
 use crate::matcher::Index;
-use crate::{Action, AddrSet, Family, Query, RejectKind, Rule, RuleId, Then, What, Zone};
+use crate::{AddrSet, Family, Invalid, Query, Rule, RuleId, Services, Zone};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
-
-/// Bytes a name may have.
-pub(crate) const NAME_MAX: usize = 255;
 
 /// What a policy is made of, before it is checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +23,8 @@ pub struct Parts {
     pub masquerade: Vec<(Zone, Zone)>,
     /// DNS resolvers that are really somewhere else.
     pub redirect_dns: Option<DnsRedirect>,
+    /// Translations that are written down, routes, the log's receiver, limits.
+    pub services: Services,
 }
 
 /// A VM known by name.
@@ -35,6 +34,8 @@ pub struct Vm {
     pub name: String,
     /// Its addresses.
     pub addrs: Vec<IpAddr>,
+    /// The address of its interface, if only that may use them.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// The rules for flows that begin in one zone and go to another.
@@ -68,29 +69,7 @@ pub struct Policy {
     digest: Digest,
     /// One for each block.
     indices: Vec<Index>,
-}
-
-/// Why parts do not make a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invalid {
-    /// A name is empty, longer than 255 bytes, or holds control characters.
-    Name,
-    /// Two blocks for one direction.
-    TwoBlocks(Zone, Zone),
-    /// Flows from the uplink to the uplink never cross the firewall.
-    Direction(Zone, Zone),
-    /// The last rule of the block does not match everything.
-    NoVerdict(Zone, Zone),
-    /// The rule on this line resets what is not TCP.
-    ResetWithoutTcp(u32),
-    /// The rule on this line hands over to the rules of a VM, but its flows come from the uplink.
-    QubesFromUplink(u32),
-    /// The rule on this line matches nothing.
-    MatchesNothing(u32),
-    /// A virtual resolver without a real one of its family.
-    NoResolver(IpAddr),
-    /// More of something than can be numbered.
-    TooMany,
+    looks_at_headers: bool,
 }
 
 impl Policy {
@@ -102,7 +81,9 @@ impl Policy {
         parts.check()?;
         let digest = Digest::of(&crate::blob::encode_body(&parts)?);
         let indices = parts.blocks.iter().map(|block| Index::new(&block.rules)).collect();
-        Ok(Self { parts, digest, indices })
+        let mut rules = parts.blocks.iter().flat_map(|block| &block.rules);
+        let looks_at_headers = rules.any(|rule| rule.when.is_some());
+        Ok(Self { parts, digest, indices, looks_at_headers })
     }
 
     /// Goes on preparing to decide quickly, for about as long as `work` rules take to be looked at
@@ -127,6 +108,13 @@ impl Policy {
         &self.parts.name
     }
 
+    /// Whether some rule asks more than addresses, protocols and ports, so that queries need their
+    /// [`crate::Header`].
+    #[must_use]
+    pub const fn looks_at_headers(&self) -> bool {
+        self.looks_at_headers
+    }
+
     /// Its fingerprint.
     #[must_use]
     pub const fn digest(&self) -> Digest {
@@ -149,6 +137,12 @@ impl Policy {
     #[must_use]
     pub fn masquerades(&self, from: Zone, to: Zone) -> bool {
         self.parts.masquerade.contains(&(from, to))
+    }
+
+    /// Whether flows from `inside` to the uplink leave under a name that is answered.
+    #[must_use]
+    pub fn translates(&self, inside: IpAddr) -> bool {
+        self.masquerades(Zone::Clients, Zone::Uplink) || self.parts.services.translates(inside)
     }
 
     /// The resolver that answers for `asked`, if DNS queries (TCP or UDP port 53) of clients to it
@@ -225,62 +219,9 @@ pub struct Location<'a> {
 impl fmt::Display for Location<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.policy.rule(self.id) {
-            Some((_, rule)) => write!(f, "{}:{}", self.policy.name(), rule.line),
-            None => write!(f, "{}: no block for this direction", self.policy.name()),
+            Some((_, rule)) if rule.line != 0 => write!(f, "{}:{}", self.policy.name(), rule.line),
+            _ => write!(f, "{}: no block for this direction", self.policy.name()),
         }
-    }
-}
-
-impl Parts {
-    fn check(&self) -> Result<(), Invalid> {
-        check_name(&self.name)?;
-        self.vms.iter().try_for_each(|vm| check_name(&vm.name))?;
-        for (i, block) in self.blocks.iter().enumerate() {
-            let (from, to) = (block.from, block.to);
-            check_direction(from, to)?;
-            if self.blocks.iter().take(i).any(|b| (b.from, b.to) == (from, to)) {
-                return Err(Invalid::TwoBlocks(from, to));
-            }
-            if !block.rules.last().is_some_and(Rule::matches_all) {
-                return Err(Invalid::NoVerdict(from, to));
-            }
-            block.rules.iter().try_for_each(|rule| check_rule(from, rule))?;
-        }
-        self.masquerade.iter().try_for_each(|&(from, to)| check_direction(from, to))?;
-        let Some(redirect) = &self.redirect_dns else { return Ok(()) };
-        match redirect.virtuals.iter().find(|v| redirect.target(**v).is_none()) {
-            Some(unanswered) => Err(Invalid::NoResolver(*unanswered)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Names reach consoles and logs, so they are one printable line.
-fn check_name(name: &str) -> Result<(), Invalid> {
-    let fine = !name.is_empty() && name.len() <= NAME_MAX && !name.chars().any(char::is_control);
-    if fine { Ok(()) } else { Err(Invalid::Name) }
-}
-
-fn check_direction(from: Zone, to: Zone) -> Result<(), Invalid> {
-    match (from, to) {
-        (Zone::Uplink, Zone::Uplink) => Err(Invalid::Direction(from, to)),
-        _ => Ok(()),
-    }
-}
-
-fn check_rule(from: Zone, rule: &Rule) -> Result<(), Invalid> {
-    let matches_nothing = rule.src.is_empty()
-        || rule.dst.is_empty()
-        || matches!(&rule.what, What::Of(kinds) if kinds.is_empty());
-    if matches_nothing {
-        return Err(Invalid::MatchesNothing(rule.line));
-    }
-    match rule.then {
-        Then::Do(Action::Reject(RejectKind::TcpReset)) if !rule.what.is_tcp_only() => {
-            Err(Invalid::ResetWithoutTcp(rule.line))
-        }
-        Then::Qubes if from != Zone::Clients => Err(Invalid::QubesFromUplink(rule.line)),
-        Then::Do(_) | Then::Qubes => Ok(()),
     }
 }
 
@@ -311,25 +252,3 @@ impl fmt::Debug for Digest {
         fmt::Display::fmt(self, f)
     }
 }
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name => f.write_str("a name is empty, too long or not printable"),
-            Self::TwoBlocks(from, to) => write!(f, "two blocks for {from} -> {to}"),
-            Self::Direction(from, to) => write!(f, "{from} -> {to} never crosses the firewall"),
-            Self::NoVerdict(from, to) => write!(f, "the block {from} -> {to} ends in no verdict"),
-            Self::ResetWithoutTcp(line) => {
-                write!(f, "the rule on line {line} resets what is not TCP")
-            }
-            Self::QubesFromUplink(line) => {
-                write!(f, "the rule on line {line} asks the uplink for a VM's rules")
-            }
-            Self::MatchesNothing(line) => write!(f, "the rule on line {line} matches nothing"),
-            Self::NoResolver(asked) => write!(f, "no real resolver of the family of {asked}"),
-            Self::TooMany => f.write_str("more entries than can be numbered"),
-        }
-    }
-}
-
-impl core::error::Error for Invalid {}

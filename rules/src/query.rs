@@ -1,5 +1,6 @@
 //! The question asked once for each new flow.
 
+use crate::Header;
 use core::fmt;
 use core::net::IpAddr;
 
@@ -77,8 +78,10 @@ pub struct Query {
     pub src: IpAddr,
     /// Destination address; of the same family as `src`.
     pub dst: IpAddr,
-    /// The rest.
+    /// Its transport header.
     pub transport: Transport,
+    /// The rest.
+    pub header: Header,
 }
 
 impl Query {

@@ -1,6 +1,6 @@
 //! One rule: what it matches, and what then happens.
 
-use crate::{Action, AddrSet, Family, PortSet, Query, Transport};
+use crate::{Action, AddrSet, Conditions, Family, Note, PortSet, Query, Rate, Transport};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -29,7 +29,7 @@ impl fmt::Display for RuleId {
 /// A rule. All of its conditions must hold; the first rule of a block that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
-    /// The line it was written on, from 1.
+    /// The line it was written on, from 1; 0 if nobody wrote it.
     pub line: u32,
     /// Source addresses. Shared, because many rules name the same set.
     pub src: Arc<AddrSet>,
@@ -37,10 +37,15 @@ pub struct Rule {
     pub dst: Arc<AddrSet>,
     /// Protocols, ports and ICMP types.
     pub what: What,
+    /// What it demands of the rest of the header; `None` is nothing. Shared, as most rules demand
+    /// nothing.
+    pub when: Option<Arc<Conditions>>,
     /// What happens to a flow it matches.
     pub then: Then,
-    /// Whether a flow it matches is logged.
-    pub log: bool,
+    /// How many flows it may decide; what is more is dropped without a word.
+    pub limit: Option<Rate>,
+    /// The line it writes about a flow it matches, if it does.
+    pub log: Option<Note>,
 }
 
 /// Which protocols a rule is about.
@@ -96,13 +101,16 @@ impl Rule {
     /// Whether all its conditions hold for `query`.
     #[must_use]
     pub fn matches(&self, query: &Query) -> bool {
-        self.what.matches(query) && self.src.contains(query.src) && self.dst.contains(query.dst)
+        self.what.matches(query)
+            && self.src.contains(query.src)
+            && self.dst.contains(query.dst)
+            && self.when.as_ref().is_none_or(|when| when.hold(&query.header))
     }
 
     /// Whether it matches every packet there is.
     #[must_use]
     pub fn matches_all(&self) -> bool {
-        self.what == What::Any && self.src.is_any() && self.dst.is_any()
+        self.what == What::Any && self.src.is_any() && self.dst.is_any() && self.when.is_none()
     }
 }
 

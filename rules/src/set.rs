@@ -30,7 +30,7 @@ macro_rules! points {
         }
     )+};
 }
-points!(u16, u32, u128);
+points!(u8, u16, u32, u128);
 
 /// A set of values as sorted, disjoint, non-adjacent inclusive ranges.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -190,6 +190,18 @@ impl AddrSet {
         low.chain(self.v6.ranges().iter().map(move |&(lo, hi)| (v6(lo), v6(hi))))
     }
 
+    /// The fewest networks that together are the set, each as its first address and the length of
+    /// its prefix.
+    pub fn prefixes(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
+        let v4 = self.v4.ranges().iter();
+        let v4 = v4.flat_map(|&(lo, hi)| networks(lo.into(), hi.into(), 32));
+        let v4 = v4.map(|(first, len)| {
+            (IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(first).unwrap_or(0))), len)
+        });
+        let v6 = self.v6.ranges().iter().flat_map(|&(lo, hi)| networks(lo, hi, 128));
+        v4.chain(v6.map(|(first, len)| (IpAddr::V6(Ipv6Addr::from_bits(first)), len)))
+    }
+
     /// What is in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
@@ -216,6 +228,22 @@ impl AddrSet {
     pub fn is_any(&self) -> bool {
         self.v4.is_full() && self.v6.is_full()
     }
+}
+
+/// The networks that a range of numbers of `width` bits is made of.
+fn networks(lo: u128, hi: u128, width: u8) -> impl Iterator<Item = (u128, u8)> {
+    let mut next = Some(lo);
+    core::iter::from_fn(move || {
+        let first = next.filter(|first| *first <= hi)?;
+        // As large as where it begins allows, and no larger than what is left.
+        let mut bits = first.trailing_zeros().min(u32::from(width));
+        let last = |bits: u32| first | 1u128.checked_shl(bits).map_or(u128::MAX, |one| one - 1);
+        while last(bits) > hi {
+            bits = bits.saturating_sub(1);
+        }
+        next = last(bits).checked_add(1);
+        Some((first, width.saturating_sub(u8::try_from(bits).unwrap_or(width))))
+    })
 }
 
 #[cfg(test)]
@@ -273,6 +301,30 @@ mod tests {
         let all = PortSet::from_ranges([(0, 65535), (3, 4)]);
         assert_eq!(all.ranges(), [(0, 65535)]);
         assert!(all.is_full() && !set.is_full() && !PortSet::EMPTY.is_full());
+    }
+
+    proptest! {
+        #[test]
+        fn networks_are_the_set_and_no_two_make_a_larger_one(a in any::<u32>(), size in any::<u16>()) {
+            let range = (a, a.saturating_add(size.into()));
+            let set = AddrSet { v4: RangeSet::from_ranges([range]), v6: RangeSet::full() };
+            let of = |(first, len): (IpAddr, u8)| match first {
+                IpAddr::V4(first) => {
+                    let size = 1u64 << (32 - len);
+                    assert_eq!(u64::from(first.to_bits()) % size, 0);
+                    Some((u64::from(first.to_bits()), u64::from(first.to_bits()) + size - 1))
+                }
+                IpAddr::V6(_) => {
+                    assert_eq!(len, 0);
+                    None
+                }
+            };
+            let parts: Vec<_> = set.prefixes().filter_map(of).collect();
+            prop_assert!(parts.windows(2).all(|two| two[0].1 + 1 == two[1].0));
+            let ends = (parts[0].0, parts[parts.len() - 1].1);
+            prop_assert_eq!(ends, (u64::from(range.0), u64::from(range.1)));
+            prop_assert!(parts.len() <= 62);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::policy::query;
 use super::{Firewall, Outcome, Reach, emit_to_client};
 use core::net::IpAddr;
 use nat::{Direction, FlowId};
-use rules::{Query, Zone};
+use rules::{Query, State, Zone};
 use wire::{
     DropReason, IcmpError, IcmpErrorKind, Instant, Outbox, Packet, Translation, Transport, Tuple,
     Verdict,
@@ -80,11 +80,11 @@ impl Firewall {
     ) -> Result<FlowId, Verdict> {
         if let Some(flow) = self.nat.find_in(now, self.nat.hash(sent), sent) {
             let there = self.nat.facts(flow).ok_or(NOBODY)?.asked;
-            let allowed = self.may_meet(packet, asked, (there.src, there.sport));
+            let allowed = self.may_meet(now, packet, asked, (there.src, there.sport));
             return if allowed { Ok(flow) } else { Err(NOBODY) };
         }
         let inbound = self.nat.inbound(sent, |addr| self.links.is_a_client(addr)).ok_or(NOBODY)?;
-        if !may_open(packet) || !self.may_meet(packet, asked, inbound.to) {
+        if !may_open(packet) || !self.may_meet(now, packet, asked, inbound.to) {
             return Err(NOBODY);
         }
         self.open_inbound(now, packet, *sent, &inbound).map_err(|_| NOBODY)
@@ -92,11 +92,17 @@ impl Firewall {
 
     /// Whether the rules between clients let the sender of a packet reach the client at `to`. They
     /// are asked for every packet: none of the two flows is between clients.
-    fn may_meet(&mut self, packet: &Packet<'_>, asked: &Tuple, to: (IpAddr, u16)) -> bool {
+    fn may_meet(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        asked: &Tuple,
+        to: (IpAddr, u16),
+    ) -> bool {
         let tuple = Tuple { dst: to.0, dport: to.1, ..*asked };
         let query = query(&tuple, &packet.transport);
         let query = Query { from: Zone::Clients, to: Zone::Clients, ..query };
-        self.rule(&query).refused.is_none()
+        self.rule(now, packet, State::New, &query).refused.is_none()
     }
 
     /// An error of a client about a packet that came to it this way.

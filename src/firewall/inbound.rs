@@ -8,6 +8,7 @@ use super::policy::inbound_query;
 use super::{Firewall, Outcome, Reach, emit_to_client, fits, is_martian};
 use core::net::IpAddr;
 use nat::{Answered, Direction, FlowId, Inbound, NewInflow};
+use rules::State;
 use wire::{
     Arp, ArpOperation, Dns, DropReason, IcmpError, IcmpErrorKind, Instant, Ndp, Outbox, Packet,
     Translation, Transport, Tuple, Verdict, reply,
@@ -83,7 +84,8 @@ impl Firewall {
         check_control(packet)?;
         let query = inbound_query(&inbound.tuple(&tuple), &packet.transport);
         let client = self.links.owner(inbound.to.0).ok_or(unasked)?;
-        let ruling = self.rule_inbound(Some(inbound.forwarded), &query);
+        let asked = (State::New, Some(inbound.forwarded));
+        let ruling = self.rule_inbound(now, packet, asked, &query);
         let opened = match ruling.refused {
             Some(reason) => Err(reason),
             None => self.open_inbound(now, packet, tuple, &inbound),

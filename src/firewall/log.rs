@@ -6,7 +6,7 @@
 use alloc::collections::VecDeque;
 use core::fmt;
 use core::net::IpAddr;
-use rules::{OwnRule, Query, Zone};
+use rules::{OwnRule, Query, Severity, Zone};
 use wire::{DropReason, Instant, Mac, Port};
 
 /// Most lines that wait to be fetched.
@@ -55,6 +55,8 @@ pub enum Event {
         refused: Option<DropReason>,
         /// Who said so.
         rule: Option<Author>,
+        /// How much it matters to that rule.
+        severity: Severity,
     },
     /// A packet was dropped before any rule was asked.
     Dropped {
@@ -88,7 +90,10 @@ pub struct Author {
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.log.event {
-            Event::Flow { query, refused, rule, .. } => {
+            Event::Flow { query, refused, rule, severity, .. } => {
+                if severity != Severity::default() {
+                    write!(f, "{severity}: ")?;
+                }
                 match refused {
                     None => f.write_str("accept")?,
                     Some(DropReason::RuleReject) => f.write_str("reject")?,

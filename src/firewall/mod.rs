@@ -7,6 +7,7 @@
 //! A frame of a client goes through `outbound`, one of the uplink through `inbound`. What has a
 //! flow passes by it; what has none is asked of the policy once (`policy`).
 
+mod admit;
 mod answer;
 mod counters;
 mod epochs;
@@ -33,6 +34,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 use epochs::Epochs;
 use hop::Hop;
+use limit::Rates;
 use links::{Links, Reach, Side};
 use log::Journal;
 use nat::{Early, FlowId, Fragments, Hash, Nat, StaticError, Statics};
@@ -102,6 +104,8 @@ pub struct Firewall {
     own: Trees,
     /// Count up with every change of the rules; flows accepted before are asked again.
     epochs: Epochs,
+    /// What rules that keep to a rate have spent.
+    rates: Rates,
     level: LogLevel,
     nat: Nat,
     fragments: Fragments,
@@ -150,6 +154,7 @@ impl Firewall {
             hop6: Hop::new(config.next_hop6),
             dns: config.dns,
             counters: Counters::new(config.policy.as_ref()),
+            rates: Rates::new(config.policy.as_ref()),
             policy: config.policy,
             own: Trees::default(),
             epochs: Epochs::new(config.nat.slots),

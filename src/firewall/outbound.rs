@@ -4,11 +4,12 @@
 //! its sender deserves one. Never: belief in an address that is not the client's own, a frame to
 //! another client, or anything learnt from ARP.
 
-use super::policy::{Ruling, query};
+use super::admit::Ruling;
+use super::policy::query;
 use super::{Firewall, Outcome, Reach, fits, is_martian};
 use core::net::IpAddr;
 use nat::{Direction, FlowId, NewFlow, Passage};
-use rules::RejectKind;
+use rules::{RejectKind, State};
 use wire::{
     Arp, ArpOperation, Dns, DropReason, IcmpError, IcmpErrorKind, IcmpQuery, Instant, Mac, Ndp,
     Outbox, Packet, Tcp, TcpFlags, Translation, Transport, Tuple, Verdict, reply,
@@ -158,7 +159,7 @@ impl Firewall {
         self.check_opener(now, from, packet, out)?;
         let real = Tuple { dst: redirected.unwrap_or(tuple.dst), ..tuple };
         let query = query(&real, &packet.transport);
-        let ruling = self.rule(&query);
+        let ruling = self.rule(now, packet, State::New, &query);
         if ruling.refused.is_some() {
             self.log_flow(now, from.port, &query, &ruling, ruling.refused);
             return self.refused(now, from, packet, &ruling, out);

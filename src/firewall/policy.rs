@@ -3,33 +3,24 @@
 //! In: the first packet of a flow, or one of a flow that older rules accepted. Out: whether it may
 //! pass, and a line for the log. Never: asked for each packet.
 
-use super::{Author, Event, Firewall, LogLevel};
+use super::admit::Ruling;
+use super::limit::Rates;
+use super::{Event, Firewall, LogLevel};
 use core::net::IpAddr;
 use nat::{Direction, FlowId};
-use rules::{Action, Policy, Query, RejectKind, Zone};
+use rules::{Header, Policy, Query, Severity, State, Zone};
 use wire::{DropReason, Instant, Packet, Port, Proto, QueryKind, Transport, Tuple};
 
 /// Rules looked at in one turn of the loop to prepare the index of rules that have just come: some
 /// 40 µs, until it is ready.
 const SETTLING: usize = 2000;
 
-/// What the rules say about a flow.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ruling {
-    /// Why it is refused; `None` if it may pass.
-    pub(super) refused: Option<DropReason>,
-    /// How its sender is told, if so.
-    pub(super) reject: Option<RejectKind>,
-    author: Option<Author>,
-    /// Whether the rule wants a line in the log.
-    log: bool,
-}
-
 impl Firewall {
     /// Puts new rules in place of the old. Each flow is asked about again when its next packet
     /// comes, and lives or dies alone.
     pub fn set_policy(&mut self, policy: Option<Policy>) {
         self.counters.rules = policy.as_ref().map(rules::Counters::new).unwrap_or_default();
+        self.rates = Rates::new(policy.as_ref());
         self.policy = policy;
         self.epochs.change_all();
     }
@@ -45,41 +36,6 @@ impl Firewall {
         let own = self.own.settle(SETTLING);
         let policy = self.policy.as_mut().is_none_or(|policy| policy.settle(SETTLING));
         (!own || !policy).then_some(now)
-    }
-
-    /// Asks the rules about a flow from a client to the world.
-    pub(super) fn rule(&mut self, query: &Query) -> Ruling {
-        let Some(policy) = &self.policy else {
-            let refused = Some(DropReason::NoPolicy);
-            return Ruling { refused, reject: None, author: None, log: false };
-        };
-        let decision = policy.decide(query, &self.own);
-        self.counters.rules.count(decision.rule);
-        let line = policy.rule(decision.rule).map(|(_, rule)| rule.line);
-        let (refused, reject) = match decision.action {
-            // The world knows no way back to a client's own address.
-            Action::Accept
-                if query.to == Zone::Uplink && !policy.masquerades(query.from, query.to) =>
-            {
-                (Some(DropReason::Untranslatable), Some(RejectKind::AdminProhibited))
-            }
-            Action::Accept => (None, None),
-            Action::Drop => (Some(DropReason::RuleDrop), None),
-            Action::Reject(kind) => (Some(DropReason::RuleReject), Some(kind)),
-        };
-        let author = Some(Author { line, own: decision.own });
-        Ruling { refused, reject, author, log: decision.log }
-    }
-
-    /// Asks about a flow from the world to a client, of which `lets_in` is known
-    /// ([`nat::Nat::still_lets_in`]).
-    pub(super) fn rule_inbound(&mut self, lets_in: Option<bool>, query: &Query) -> Ruling {
-        let silent = |refused| Ruling { refused, reject: None, author: None, log: false };
-        match lets_in {
-            None => silent(Some(DropReason::Unsolicited)),
-            Some(true) => silent(None),
-            Some(false) => Ruling { reject: None, ..self.rule(query) },
-        }
     }
 
     /// Whether the rules as they are now let `flow`, which is of `client`, go on; if not, it is over.
@@ -103,12 +59,12 @@ impl Firewall {
             Direction::Out => {
                 let tuple = Tuple { dst: facts.sent.dst, dport: facts.sent.dport, ..facts.asked };
                 let query = query(&tuple, &packet.transport);
-                (query, self.rule(&query))
+                (query, self.rule(now, packet, State::Established, &query))
             }
             Direction::In => {
                 let query = inbound_query(&facts.asked.reversed(), &packet.transport);
                 let lets_in = self.nat.still_lets_in(&facts);
-                (query, self.rule_inbound(lets_in, &query))
+                (query, self.rule_inbound(now, packet, (State::Established, lets_in), &query))
             }
         };
         if ruling.refused.is_none() {
@@ -145,11 +101,15 @@ impl Firewall {
     ) {
         let wanted = match self.level {
             LogLevel::None => false,
-            LogLevel::Drops => refused.is_some() || ruling.log,
+            LogLevel::Drops => refused.is_some() || ruling.note.is_some(),
             LogLevel::All => true,
         };
-        if wanted {
-            self.log(now, from, Event::Flow { from, query: *query, refused, rule: ruling.author });
+        if wanted && self.rates.may_write(now, ruling.rule) {
+            let severity = ruling.note.map_or(Severity::default(), |note| note.severity);
+            let rule = ruling.author;
+            self.log(now, from, Event::Flow { from, query: *query, refused, rule, severity });
+        } else if wanted {
+            self.journal.lose(now);
         }
     }
 
@@ -197,5 +157,6 @@ pub(super) fn query(tuple: &Tuple, carried: &Transport) -> Query {
         Proto::Icmpv6 => rules::Transport::Icmp { kind: 128, code: 0 },
     };
     let (src, dst) = (tuple.src, tuple.dst);
-    Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport }
+    let (from, to, header) = (Zone::Clients, Zone::Uplink, Header::PLAIN);
+    Query { from, to, src, dst, transport, header }
 }

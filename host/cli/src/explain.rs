@@ -32,7 +32,7 @@ fn print(file: &Path, one: &Explanation) {
     let vm = one.vm.as_ref().map(|vm| format!(" (vm {vm})")).unwrap_or_default();
     println!("{} -> {}: {}{vm}", one.packet.from, one.packet.to, one.packet);
     if let Some(sent_to) = one.sent_to {
-        println!("  redirect dns: it was sent to {sent_to}, rules see {}", one.packet.dst);
+        println!("  nat: it was sent to {sent_to}, rules see {}", one.packet.dst);
     }
     for (rule, condition) in &one.passed {
         println!("  {}", at(file, rule));
@@ -46,11 +46,15 @@ fn print(file: &Path, one: &Explanation) {
 }
 
 fn outcome(one: &Explanation) -> String {
+    if one.stranded {
+        return "nothing leads on from this address of the firewall: dropped".to_owned();
+    }
     if one.decision.own.is_some() {
         return "decides: the VM's own rules are asked; without any, it is rejected".to_owned();
     }
-    let log = if one.decision.log { ", and logs" } else { "" };
-    format!("decides: {}{log}", one.decision.action)
+    let limit = if one.decision.limit.is_some() { ", as often as its limit allows" } else { "" };
+    let log = if one.decision.log.is_some() { ", and logs" } else { "" };
+    format!("decides: {}{limit}{log}", one.decision.action)
 }
 
 const fn why(condition: Condition) -> &'static str {
@@ -58,6 +62,11 @@ const fn why(condition: Condition) -> &'static str {
         Condition::Traffic => "another protocol, port or type",
         Condition::Source => "another source",
         Condition::Destination => "another destination",
+        Condition::State => "another state",
+        Condition::Ttl => "another TTL",
+        Condition::Dscp => "another DSCP",
+        Condition::Length => "another length",
+        Condition::Flags => "other flags",
     }
 }
 
@@ -76,7 +85,9 @@ fn value(one: &Explanation) -> Value {
         "rule": rule(&one.rule),
         "action": one.decision.action.to_string(),
         "own_rules": one.decision.own.is_some(),
-        "log": one.decision.log,
+        "log": one.decision.log.is_some(),
+        "limited": one.decision.limit.is_some(),
         "masqueraded": one.masqueraded,
+        "stranded": one.stranded,
     })
 }

@@ -13,7 +13,7 @@ pub(crate) mod space;
 pub(crate) mod witness;
 
 use layers::Layers;
-use rules::{Policy, Then, Zone};
+use rules::{Note, Policy, Rate, Then, Zone};
 use space::Region;
 
 /// Pieces of the space of packets that are looked at for one answer.
@@ -28,7 +28,12 @@ pub(crate) const DIRECTIONS: [(Zone, Zone); 3] =
     [(Zone::Clients, Zone::Uplink), (Zone::Clients, Zone::Clients), (Zone::Uplink, Zone::Clients)];
 
 /// What a rule does to the flows it decides.
-pub(crate) type Effect = (Then, bool);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Effect {
+    pub(crate) then: Then,
+    pub(crate) log: Option<Note>,
+    pub(crate) limit: Option<Rate>,
+}
 
 /// Calls `each` with every part of `piece` and the rule of `layers` that decides it, until it says
 /// stop.

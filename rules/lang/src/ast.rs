@@ -1,7 +1,7 @@
 //! A policy as it was written: names not yet tied to anything, each piece with its place.
 
 use crate::Span;
-use rules::{Action, RejectKind};
+use rules::{Action, Balance, Family, Note, Ported, Rate, RejectKind, State, Timeout};
 use std::net::IpAddr;
 
 /// A name that was written somewhere.
@@ -15,12 +15,17 @@ pub(crate) struct Name<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct File<'a> {
     pub(crate) zones: Vec<ZoneDecl<'a>>,
-    pub(crate) vms: Vec<Decl<'a, Address>>,
+    pub(crate) vms: Vec<Decl<'a, VmItem>>,
     pub(crate) sets: Vec<Decl<'a, Addresses<'a>>>,
     pub(crate) services: Vec<Decl<'a, Kind<'a>>>,
+    pub(crate) groups: Vec<Group<'a>>,
     pub(crate) blocks: Vec<Block<'a>>,
-    pub(crate) nats: Vec<Pair<'a>>,
+    pub(crate) nats: Vec<Nat<'a>>,
     pub(crate) redirects: Vec<Redirect>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) syslogs: Vec<Syslog>,
+    pub(crate) timeouts: Vec<(Timeout, u32, Span)>,
+    pub(crate) flow_limits: Vec<(u32, Span)>,
     pub(crate) expects: Vec<Expect<'a>>,
 }
 
@@ -46,6 +51,14 @@ pub(crate) struct Address {
     pub(crate) span: Span,
 }
 
+/// What tells a VM from others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum VmItem {
+    Address(Address),
+    /// The address of its interface.
+    Mac([u8; 6], Span),
+}
+
 /// One or many addresses.
 #[derive(Debug)]
 pub(crate) enum Addresses<'a> {
@@ -60,9 +73,14 @@ pub(crate) enum Kind<'a> {
     Tcp(Vec<(u16, u16)>),
     Udp(Vec<(u16, u16)>),
     Icmp,
-    EchoRequest,
+    /// Types and codes of one family each.
+    IcmpTypes(&'static [IcmpType]),
+    IcmpType(IcmpType),
     Service(Name<'a>),
 }
+
+/// Family, type and code.
+pub(crate) type IcmpType = (Family, u8, Option<u8>);
 
 /// `FROM -> TO`
 #[derive(Debug)]
@@ -88,22 +106,104 @@ pub(crate) struct Block<'a> {
     pub(crate) close: Span,
 }
 
-/// `VERDICT [KINDS] [sport PORTS] [from ADDRESSES] [to ADDRESSES] [log]`
+/// `group NAME { … }`
+#[derive(Debug)]
+pub(crate) struct Group<'a> {
+    pub(crate) name: Name<'a>,
+    pub(crate) rules: Vec<Rule<'a>>,
+}
+
+/// `VERDICT [KINDS] [CLAUSES]`
 #[derive(Debug)]
 pub(crate) struct Rule<'a> {
     pub(crate) span: Span,
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: Verdict<'a>,
     pub(crate) kinds: Vec<Kind<'a>>,
     pub(crate) sport: Option<(Vec<(u16, u16)>, Span)>,
     pub(crate) from: Option<Vec<Addresses<'a>>>,
     pub(crate) to: Option<Vec<Addresses<'a>>>,
-    pub(crate) log: bool,
+    pub(crate) when: When,
+    pub(crate) limit: Option<Rate>,
+    pub(crate) log: Option<Note>,
 }
 
 /// What a rule does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Verdict {
-    pub(crate) then: rules::Then,
+#[derive(Debug)]
+pub(crate) struct Verdict<'a> {
+    pub(crate) does: Does<'a>,
+    pub(crate) span: Span,
+}
+
+#[derive(Debug)]
+pub(crate) enum Does<'a> {
+    Then(rules::Then),
+    /// Lets in what comes for a port, and sends it on.
+    Forward(Forward<'a>),
+    /// Asks the rules of a group.
+    Use(Name<'a>),
+}
+
+/// `tcp PORTS [at ADDRESS] to TARGETS [balance …]`, behind `forward` or `dnat`.
+#[derive(Debug)]
+pub(crate) struct Forward<'a> {
+    pub(crate) proto: Ported,
+    pub(crate) ports: Vec<(u16, u16)>,
+    pub(crate) at: Option<Address>,
+    /// Without a port, the same one.
+    pub(crate) to: Vec<End<'a>>,
+    pub(crate) balance: Balance,
+}
+
+/// What a rule demands of the rest of the header. What is not said is `None`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct When {
+    pub(crate) state: Option<State>,
+    pub(crate) ttl: Option<Vec<(u16, u16)>>,
+    pub(crate) dscp: Option<Vec<(u16, u16)>>,
+    pub(crate) length: Option<Vec<(u16, u16)>>,
+    /// Control bits that are set, and that are not.
+    pub(crate) flags: Option<(u8, Span)>,
+    pub(crate) no_flags: Option<(u8, Span)>,
+}
+
+/// `nat FROM -> TO …`
+#[derive(Debug)]
+pub(crate) struct Nat<'a> {
+    pub(crate) pair: Pair<'a>,
+    pub(crate) how: How<'a>,
+    pub(crate) span: Span,
+}
+
+#[derive(Debug)]
+pub(crate) enum How<'a> {
+    /// `masquerade`
+    Masquerade,
+    /// `snat [tcp|udp] from END to END`
+    Snat { proto: Option<Ported>, from: End<'a>, to: End<'a> },
+    /// `one-to-one VM to ADDRESS`
+    OneToOne { inside: End<'a>, external: End<'a> },
+    /// `dnat tcp PORTS … [from ADDRESSES]`
+    Dnat { forward: Forward<'a>, from: Option<Vec<Addresses<'a>>> },
+    /// `hairpin`
+    Hairpin,
+}
+
+/// `route NETWORK via ADDRESS`
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Its first and last address.
+    pub(crate) net: (IpAddr, IpAddr),
+    pub(crate) via: IpAddr,
+    pub(crate) span: Span,
+}
+
+/// `syslog ADDRESS[:PORT] [accepted] [refused]`
+#[derive(Debug)]
+pub(crate) struct Syslog {
+    pub(crate) to: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) accepted: bool,
+    pub(crate) refused: bool,
     pub(crate) span: Span,
 }
 
@@ -131,6 +231,8 @@ pub(crate) struct Packet<'a> {
     pub(crate) proto: Proto,
     pub(crate) from: End<'a>,
     pub(crate) to: End<'a>,
+    /// What is said of the rest of its header.
+    pub(crate) when: When,
 }
 
 /// `FROM can|cannot reach TO [KINDS]`
@@ -155,7 +257,9 @@ pub(crate) enum Wanted {
 pub(crate) enum Proto {
     Tcp,
     Udp,
-    EchoRequest,
+    /// A type of each family that has it, with its code.
+    Icmp(&'static [IcmpType]),
+    IcmpType(IcmpType),
 }
 
 /// One end of a flow.
@@ -170,6 +274,8 @@ pub(crate) struct End<'a> {
 pub(crate) enum Host<'a> {
     Addr(IpAddr),
     Vm(Name<'a>),
+    /// The firewall itself, whatever its address.
+    Firewall,
 }
 
 impl Wanted {

@@ -3,23 +3,28 @@
 //! A described packet is put to [`Policy::decide`] as the firewall would put it: after the DNS
 //! redirect, before source translation.
 
-use crate::ast::{End, Expect, File, Host, Packet, Pair, Proto, Wanted};
+use crate::ast::{End, Expect, Host, Packet, Pair, Proto, Wanted, When};
 use crate::diagnostic::Report;
+use crate::lint::described;
+use crate::model::Model;
 use crate::names::Names;
 use rules::qubes::Trees;
-use rules::{Decision, Policy, Query, RuleId, Transport, Zone};
-use std::net::IpAddr;
+use rules::{
+    Action, Decision, Family, Header, Policy, Ported, Query, RuleId, State, Transport, Zone,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The source port of an expectation that names none: the first dynamic port (RFC 6335).
 const SOURCE_PORT: u16 = 49152;
 
-/// Checks every expectation of `file` against `policy`.
-pub(crate) fn check(policy: &Policy, file: &File<'_>, names: &Names<'_>, report: &mut Report) {
-    for expect in &file.expects {
+/// Checks every expectation of the file of `model`.
+pub(crate) fn check(model: &Model<'_>, report: &mut Report) {
+    let (policy, names) = (&model.policy, &model.names);
+    for expect in &model.file.expects {
         let asked = Asker { policy, names, report }.queries(&expect.packet);
-        let mut checker = Checker { policy, file, report };
-        for query in asked.into_iter().flatten() {
-            if !checker.holds(expect, &query.packet) {
+        let mut checker = Checker { model, report };
+        for asked in asked.into_iter().flatten() {
+            if !checker.holds(expect, &asked) {
                 break;
             }
         }
@@ -30,7 +35,28 @@ pub(crate) fn check(policy: &Policy, file: &File<'_>, names: &Names<'_>, report:
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) packet: Query,
-    pub(crate) sent_to: IpAddr,
+    /// `None` is the firewall's own address.
+    pub(crate) sent_to: Option<IpAddr>,
+    /// Whether it was sent to an address of the firewall and nothing leads on from there, so that no
+    /// rule is asked.
+    pub(crate) stranded: bool,
+}
+
+impl Asked {
+    /// What becomes of it.
+    pub(crate) fn decision(&self, policy: &Policy) -> Decision {
+        let decision = policy.decide(&self.packet, &Trees::default());
+        match self.stranded {
+            true => Decision {
+                action: Action::Drop,
+                rule: RuleId::DEFAULT,
+                log: None,
+                limit: None,
+                own: None,
+            },
+            false => decision,
+        }
+    }
 }
 
 /// Turns described packets into questions.
@@ -41,41 +67,91 @@ pub(crate) struct Asker<'c, 'r> {
 }
 
 struct Checker<'c, 'r> {
-    policy: &'c Policy,
-    file: &'c File<'c>,
+    model: &'c Model<'c>,
     report: &'r mut Report,
 }
 
 impl Asker<'_, '_> {
-    /// One question for each pair of addresses of one family.
+    /// One question for each pair of addresses of one family, and for each target of a forward.
     pub(crate) fn queries(&mut self, asked: &Packet<'_>) -> Option<Vec<Asked>> {
         let from = self.addrs(&asked.from)?;
         let to = self.addrs(&asked.to)?;
         let ports = self.ports(asked)?;
-        let same_family = |src: IpAddr, dst: IpAddr| src.is_ipv4() == dst.is_ipv4();
+        let fits = |src: IpAddr, dst: IpAddr| {
+            let has_type = |family| match asked.proto {
+                Proto::Tcp | Proto::Udp => true,
+                Proto::Icmp(types) => types.iter().any(|(of, ..)| *of == family),
+                Proto::IcmpType((of, ..)) => of == family,
+            };
+            src.is_ipv4() == dst.is_ipv4() && has_type(Family::of(dst))
+        };
         let pairs: Vec<_> = from
             .iter()
             .flat_map(|&src| to.iter().map(move |&dst| (src, dst)))
-            .filter(|&(src, dst)| same_family(src, dst))
+            .filter(|&(src, dst)| fits(src, dst))
             .collect();
         if pairs.is_empty() {
             let message = "these two have no address family in common";
             self.report.error("expect-family", message, asked.span, "");
             return None;
         }
-        pairs
-            .into_iter()
-            .map(|(src, dst)| {
-                let zones = self.zones(asked, src, dst)?;
-                let packet = self.query(asked.proto, zones, (src, dst), ports);
-                Some(Asked { packet, sent_to: dst })
-            })
-            .collect()
+        let mut all = Vec::new();
+        for (src, dst) in pairs {
+            let own = matches!(asked.to.host, Host::Firewall);
+            let zones = self.zones(asked, src, dst, own)?;
+            all.extend(self.arriving(asked, zones, (src, dst), ports, own));
+        }
+        Some(all)
+    }
+
+    /// The packet as it comes to the rules: behind the DNS redirect, forwards and what stands for a
+    /// client.
+    fn arriving(
+        &self,
+        asked: &Packet<'_>,
+        zones: (Zone, Zone),
+        (src, dst): (IpAddr, IpAddr),
+        (sport, dport): (u16, u16),
+        own: bool,
+    ) -> Vec<Asked> {
+        let services = &self.policy.parts().services;
+        let proto = match asked.proto {
+            Proto::Tcp => Some(Ported::Tcp),
+            Proto::Udp => Some(Ported::Udp),
+            Proto::Icmp(_) | Proto::IcmpType(_) => None,
+        };
+        let inward = zones.0 == Zone::Uplink;
+        let forwarded = |proto| {
+            let here = |f: &&rules::Forward| {
+                let at = f.at.map_or(own && f.is_v6() == dst.is_ipv6(), |at| at == dst);
+                f.proto == proto && f.port == dport && at
+            };
+            services.forwards.iter().find(here)
+        };
+        let forward = proto.filter(|_| inward).and_then(forwarded);
+        let pair = services.one_to_one.iter().find(|pair| inward && pair.external == dst);
+        let named = services.forwards.iter().any(|f| f.at == Some(dst))
+            || services.sources.iter().any(|s| s.external == dst);
+        let (targets, stranded) = match (forward, pair) {
+            (Some(forward), _) if forward.from.contains(src) => (forward.to.clone(), false),
+            (Some(_), _) => (vec![(dst, dport)], true),
+            (None, Some(pair)) => (vec![(pair.inside, dport)], false),
+            (None, None) => (vec![(dst, dport)], own || inward && named),
+        };
+        let sent_to = (!own).then_some(dst);
+        let make = |(dst, dport)| {
+            let packet = self.query(asked, zones, (src, dst), (sport, dport));
+            Asked { packet, sent_to, stranded }
+        };
+        targets.into_iter().map(make).collect()
     }
 
     fn addrs(&mut self, end: &End<'_>) -> Option<Vec<IpAddr>> {
         match end.host {
             Host::Addr(addr) => Some(vec![addr]),
+            Host::Firewall => {
+                Some(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()])
+            }
             Host::Vm(name) => self.names.vm(name, self.report).map(<[_]>::to_vec),
         }
     }
@@ -83,7 +159,7 @@ impl Asker<'_, '_> {
     /// Source and destination port, which only TCP and UDP have.
     fn ports(&mut self, expect: &Packet<'_>) -> Option<(u16, u16)> {
         let (from, to) = (&expect.from, &expect.to);
-        if expect.proto == Proto::EchoRequest {
+        if matches!(expect.proto, Proto::Icmp(_) | Proto::IcmpType(_)) {
             if from.port.or(to.port).is_some() {
                 let span = if from.port.is_some() { from.span } else { to.span };
                 self.report.error("expect-port", "icmp has no ports", span, "");
@@ -96,6 +172,7 @@ impl Asker<'_, '_> {
                 Host::Addr(IpAddr::V6(addr)) => format!("write `[{addr}]:443`"),
                 Host::Addr(addr) => format!("write `{addr}:443`"),
                 Host::Vm(name) => format!("write `{}:443`", name.text),
+                Host::Firewall => "write `firewall:443`".to_owned(),
             };
             let message = "a port is missing";
             self.report.error("expect-port", message, to.span, "to which port?").help(help);
@@ -106,7 +183,13 @@ impl Asker<'_, '_> {
 
     /// The direction as written, or else by who owns the addresses: a VM's are a client's, all
     /// others are outside.
-    fn zones(&mut self, expect: &Packet<'_>, src: IpAddr, dst: IpAddr) -> Option<(Zone, Zone)> {
+    fn zones(
+        &mut self,
+        expect: &Packet<'_>,
+        src: IpAddr,
+        dst: IpAddr,
+        own: bool,
+    ) -> Option<(Zone, Zone)> {
         if let Some(Pair { from, to }) = expect.pair {
             return Some((self.names.zone(from, self.report)?, self.names.zone(to, self.report)?));
         }
@@ -114,7 +197,14 @@ impl Asker<'_, '_> {
             Some(_) => Zone::Clients,
             None => Zone::Uplink,
         };
-        match (zone(src), zone(dst)) {
+        let services = &self.policy.parts().services;
+        // What is sent to one of our names in the world is for a client.
+        let is_ours = own
+            || services.forwards.iter().any(|forward| forward.at == Some(dst))
+            || services.one_to_one.iter().any(|pair| pair.external == dst)
+            || services.sources.iter().any(|source| source.external == dst);
+        let target = if is_ours { Zone::Clients } else { zone(dst) };
+        match (zone(src), target) {
             (Zone::Uplink, Zone::Uplink) => {
                 let message = "neither end belongs to a vm, so the direction is not clear";
                 self.report
@@ -128,30 +218,53 @@ impl Asker<'_, '_> {
 
     fn query(
         &self,
-        proto: Proto,
+        asked: &Packet<'_>,
         (from, to): (Zone, Zone),
         (src, dst): (IpAddr, IpAddr),
         (sport, dport): (u16, u16),
     ) -> Query {
-        let transport = match (proto, dst) {
-            (Proto::Tcp, _) => Transport::Tcp { sport, dport },
-            (Proto::Udp, _) => Transport::Udp { sport, dport },
-            (Proto::EchoRequest, IpAddr::V4(_)) => Transport::Icmp { kind: 8, code: 0 },
-            (Proto::EchoRequest, IpAddr::V6(_)) => Transport::Icmp { kind: 128, code: 0 },
+        let icmp = |types: &[crate::ast::IcmpType]| {
+            let here = types.iter().find(|(family, ..)| *family == Family::of(dst));
+            let (kind, code) = here.map_or((0, None), |(_, kind, code)| (*kind, *code));
+            Transport::Icmp { kind, code: code.unwrap_or(0) }
         };
-        let is_dns = proto != Proto::EchoRequest && dport == 53 && from == Zone::Clients;
+        let transport = match asked.proto {
+            Proto::Tcp => Transport::Tcp { sport, dport },
+            Proto::Udp => Transport::Udp { sport, dport },
+            Proto::Icmp(types) => icmp(types),
+            Proto::IcmpType(one) => icmp(&[one]),
+        };
+        let ported = matches!(asked.proto, Proto::Tcp | Proto::Udp);
+        let is_dns = ported && dport == 53 && from == Zone::Clients;
         let dst = self.policy.dns_target(dst).filter(|_| is_dns).unwrap_or(dst);
-        Query { from, to, src, dst, transport }
+        Query { from, to, src, dst, transport, header: header(&asked.when) }
+    }
+}
+
+/// The header a description means: what is not said is as in a plain packet.
+fn header(when: &When) -> Header {
+    let plain = Header::PLAIN;
+    let first = |list: &Option<Vec<(u16, u16)>>, usual| {
+        list.as_ref().and_then(|list| list.first()).map_or(usual, |(value, _)| *value)
+    };
+    let byte = |list, usual: u8| u8::try_from(first(list, usual.into())).unwrap_or(u8::MAX);
+    Header {
+        state: when.state.unwrap_or(State::New),
+        ttl: byte(&when.ttl, plain.ttl),
+        dscp: byte(&when.dscp, plain.dscp),
+        length: first(&when.length, plain.length),
+        flags: when.flags.map_or(plain.flags, |(bits, _)| bits),
     }
 }
 
 impl Checker<'_, '_> {
-    fn holds(&mut self, expect: &Expect<'_>, query: &Query) -> bool {
-        let decision = self.policy.decide(query, &Trees::default());
+    fn holds(&mut self, expect: &Expect<'_>, asked: &Asked) -> bool {
+        let query = &asked.packet;
+        let decision = asked.decision(&self.model.policy);
         if expect.wanted.is(decision.action) && decision.own.is_none() {
             return true;
         }
-        let decided = self.written(decision.rule);
+        let decided = self.model.span(decision.rule);
         if decision.own.is_some() {
             let message = "what the VM's own rules will say is not known here";
             let more = self.report.error("expect-qubes", message, expect.span, "");
@@ -161,19 +274,17 @@ impl Checker<'_, '_> {
             return false;
         }
         let Decision { action, .. } = decision;
-        let message = format!("expected {}, but it is {action}: {query}", expect.wanted);
+        let message =
+            format!("expected {}, but it is {action}: {}", expect.wanted, described(query));
         let more = self.report.error("expect-failed", message, expect.span, "");
         match decided {
             Some(span) => more.see(span, "this rule decided"),
+            None if asked.stranded => {
+                more.help("nothing leads on from that address: no `forward` lets this in")
+            }
             None => more.help("no block speaks of this direction, so it is dropped"),
         };
         false
-    }
-
-    /// Where the rule `id` stands in the file.
-    fn written(&self, id: RuleId) -> Option<crate::Span> {
-        let index = id.index().checked_sub(1)?;
-        self.file.blocks.iter().flat_map(|block| &block.rules).nth(index).map(|rule| rule.span)
     }
 }
 

@@ -77,7 +77,7 @@ fn opening(layers: &Layers, addrs: &AddrSet) -> Result<BTreeMap<RuleId, bool>, T
     for region in Sides::default().product(addrs, &AddrSet::any(), &What::Any) {
         decided(region, layers, &mut fuel, &mut |_, by, _| {
             let By::Rule(at) = by else { return Ok(true) };
-            match layers.effect(at).map(|(then, _)| then) {
+            match layers.effect(at).map(|effect| effect.then) {
                 Some(Then::Do(Action::Accept)) => found.insert(layers.id(at), false),
                 Some(Then::Qubes) => found.insert(layers.id(at), true),
                 Some(Then::Do(_)) | None => None,

@@ -81,7 +81,7 @@ fn stages(source: &Source, report: &mut diagnostic::Report, study: bool) -> Opti
     let model = model::read(source, report)?;
     model.expectations(report);
     if study {
-        lint::lint(&model.policy, &model.file, report);
+        lint::lint(&model, report);
     }
     let blob = model.policy.encode().ok()?;
     Some(Compiled { policy: model.policy, blob, expectations: model.file.expects.len() })

@@ -2,18 +2,17 @@
 
 use crate::Span;
 use crate::analysis::findings::{self, Finding, What};
-use crate::ast::File;
 use crate::diagnostic::{Level, More, Report};
-use rules::{Policy, Query, RuleId};
+use crate::model::Model;
+use rules::{Query, RuleId};
 
 /// Rules that are named as the reason for one finding; more would hide the point.
 const REASONS: usize = 4;
 
-/// Reports what is odd about `policy`, which was written as `file`.
-pub(crate) fn lint(policy: &Policy, file: &File<'_>, report: &mut Report) {
-    let spans: Vec<Span> = file.blocks.iter().flat_map(|b| &b.rules).map(|r| r.span).collect();
-    let written = |id: RuleId| spans.get(id.index().checked_sub(1)?).copied();
-    for Finding { rule, what } in findings::all(policy) {
+/// Reports what is odd about a policy.
+pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
+    let written = |id: RuleId| model.span(id);
+    for Finding { rule, what } in findings::all(&model.policy) {
         let Some(span) = written(rule) else { continue };
         let reasons = |by: &[RuleId], mut more: More<'_>, label: &str| {
             for span in by.iter().take(REASONS).filter_map(|id| written(*id)) {
@@ -38,7 +37,7 @@ pub(crate) fn lint(policy: &Policy, file: &File<'_>, report: &mut Report) {
                 let message = "this rule changes nothing";
                 let label = "without it, the same would happen";
                 let more = report.find(Level::Warning, "redundant", message, span, label);
-                let more = more.example(packet.to_string());
+                let more = more.example(described(&packet));
                 reasons(&by, more, "because this rule would do it");
             }
             What::WiderThanQubes { qubes, packet } => {
@@ -48,7 +47,7 @@ pub(crate) fn lint(policy: &Policy, file: &File<'_>, report: &mut Report) {
                     Some(span) => more.see(span, "here they would have been asked"),
                     None => more,
                 };
-                more.example(packet.to_string());
+                more.example(described(&packet));
             }
             What::Conflict { before, packet } => {
                 let message =
@@ -58,7 +57,7 @@ pub(crate) fn lint(policy: &Policy, file: &File<'_>, report: &mut Report) {
                     Some(span) => more.see(span, "this one decides about packets of both"),
                     None => more,
                 };
-                more.example(packet.to_string());
+                more.example(described(&packet));
             }
             What::Unknown => {
                 let message = "the rules from here on are too tangled to be analysed";
@@ -66,6 +65,11 @@ pub(crate) fn lint(policy: &Policy, file: &File<'_>, report: &mut Report) {
             }
         }
     }
+}
+
+/// A packet with all that makes it special.
+pub(crate) fn described(packet: &Query) -> String {
+    format!("{packet}{}", packet.header)
 }
 
 fn covered(
@@ -82,7 +86,7 @@ fn covered(
         ("shadowed", "this rule never decides: earlier ones take all its packets")
     };
     let mut more = report.find(Level::Warning, code, message, span, "");
-    more = more.example(packet.to_string());
+    more = more.example(described(packet));
     if vms {
         more = more.help(
             "the address of a `vm` is that of a client: flows to it do not leave by the uplink",

@@ -138,3 +138,80 @@ pub(crate) fn port(word: &str) -> Result<u16, Fault> {
             .help("a port is a number from 0 to 65535, a range is written `8000-8099`")),
     }
 }
+
+/// Times that a rate or a duration can be told in, in seconds.
+const UNITS: [(&str, u32); 4] = [("s", 1), ("min", 60), ("h", 3600), ("d", 86400)];
+
+/// `COUNT/UNIT`: how many in how many seconds.
+pub(crate) fn rate(word: &str) -> Result<(u32, u32), Fault> {
+    let wrong = || {
+        let fault = Fault::new("bad-rate", format!("`{word}` is not a rate"));
+        fault.help("a rate is written `10/s`, `100/min` or `5/h`")
+    };
+    let (count, unit) = word.split_once('/').ok_or_else(wrong)?;
+    let secs = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
+    let count = count.parse().ok().filter(|_| is_numeric(count)).ok_or_else(wrong)?;
+    if (1..=rules::Rate::MAX).contains(&count) {
+        return Ok((count, secs));
+    }
+    let message = format!("a rate is from 1 to {}", rules::Rate::MAX);
+    Err(Fault::new("bad-rate", message).help("what is never to pass is dropped"))
+}
+
+/// `NUMBER` followed by a unit of time, in seconds.
+pub(crate) fn duration(word: &str) -> Result<u32, Fault> {
+    let unit = word.find(|c: char| !c.is_ascii_digit()).and_then(|at| word.split_at_checked(at));
+    let secs = unit.and_then(|(number, unit)| {
+        let (_, secs) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        number.parse::<u32>().ok()?.checked_mul(*secs)
+    });
+    secs.ok_or_else(|| {
+        let fault = Fault::new("bad-duration", format!("`{word}` is not a duration"));
+        fault.help("a duration is written `30s`, `5min` or `2h`")
+    })
+}
+
+/// `NUMBER` or `NUMBER-NUMBER`, none above `most`; `what` says of what.
+pub(crate) fn numbers(word: &str, most: u16, what: &str) -> Result<(u16, u16), Fault> {
+    let number = |word: &str| {
+        let digits = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+        word.parse().ok().filter(|n| digits && *n <= most).ok_or_else(|| {
+            let fault = Fault::new("bad-number", format!("`{word}` is not {what}"));
+            fault.help(format!("it is a number from 0 to {most}, a range is written `1-9`"))
+        })
+    };
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    let (first, last) = (number(first)?, number(last)?);
+    if first <= last {
+        return Ok((first, last));
+    }
+    let help = format!("did you mean `{last}-{first}`?");
+    Err(Fault::new("bad-range", "this range ends before it starts").help(help))
+}
+
+/// A DSCP by its name (RFC 2474, RFC 2597, RFC 3246).
+pub(crate) fn dscp(word: &str) -> Option<u16> {
+    let digits = |prefix: &str| {
+        let digits = word.strip_prefix(prefix)?;
+        digits.bytes().map(|b| b.is_ascii_digit().then(|| u16::from(b - b'0'))).collect()
+    };
+    let of = |digits: Option<Vec<u16>>| digits.unwrap_or_default();
+    match (word, &of(digits("cs"))[..], &of(digits("af"))[..]) {
+        ("ef", ..) => Some(46),
+        (_, [class @ 0..=7], _) => Some(class * 8),
+        (_, _, [class @ 1..=4, drop @ 1..=3]) => Some(class * 8 + drop * 2),
+        _ => None,
+    }
+}
+
+/// An Ethernet address, `00:16:3e:5e:6c:10`.
+pub(crate) fn mac(word: &str) -> Result<[u8; 6], Fault> {
+    let parts: Option<Vec<u8>> = word
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2))
+        .collect();
+    parts.and_then(|parts| parts.try_into().ok()).ok_or_else(|| {
+        let fault = Fault::new("bad-mac", format!("`{word}` is not the address of an interface"));
+        fault.help("it has six pairs of digits: `00:16:3e:5e:6c:10`")
+    })
+}

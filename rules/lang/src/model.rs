@@ -14,6 +14,8 @@ pub(crate) struct Model<'a> {
     pub(crate) file: File<'a>,
     pub(crate) names: Names<'a>,
     pub(crate) policy: Policy,
+    /// Where each rule stands, by its id; `None` for one that nobody wrote.
+    spans: Vec<Option<Span>>,
 }
 
 /// Hands the policy in `text` to `then`, unless it has mistakes. Expectations are not asked.
@@ -32,8 +34,8 @@ pub(crate) fn with<T>(
 pub(crate) fn read<'a>(source: &'a Source, report: &mut Report) -> Option<Model<'a>> {
     let file = parse::parse(source.text(), report);
     let names = resolve(&file, report);
-    let policy = lower::lower(source, &file, &names, report)?;
-    Some(Model { source, file, names, policy })
+    let (policy, spans) = lower::lower(source, &file, &names, report)?;
+    Some(Model { source, file, names, policy, spans })
 }
 
 /// Parses `text`, which was not written in a file but given as `what`, and uses the names of a policy.
@@ -50,8 +52,7 @@ pub(crate) fn aside<'t, T>(
 impl Model<'_> {
     /// Where the rule `id` stands.
     pub(crate) fn span(&self, id: RuleId) -> Option<Span> {
-        let index = id.index().checked_sub(1)?;
-        self.file.blocks.iter().flat_map(|block| &block.rules).nth(index).map(|rule| rule.span)
+        self.spans.get(id.index().checked_sub(1)?).copied().flatten()
     }
 
     /// How the rule `id` was written, on one line.
@@ -64,6 +65,6 @@ impl Model<'_> {
 
     /// Checks what the file expects of itself.
     pub(crate) fn expectations(&self, report: &mut Report) {
-        expect::check(&self.policy, &self.file, &self.names, report);
+        expect::check(self, report);
     }
 }

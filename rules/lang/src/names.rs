@@ -8,12 +8,12 @@
 mod order;
 
 use crate::Span;
-use crate::ast::{Addresses, Decl, File, Kind, Name};
+use crate::ast::{Addresses, Decl, File, IcmpType, Kind, Name, VmItem};
 use crate::diagnostic::Report;
 use crate::words::did_you_mean;
 use order::{Order, in_order};
-use rules::{AddrSet, Family, PortSet, Traffic, What, Zone};
-use std::collections::HashMap;
+use rules::{AddrSet, PortSet, Traffic, What, Zone};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// The names of a file.
@@ -34,6 +34,26 @@ enum Thing {
     Vm(Vec<IpAddr>),
     Set(AddrSet),
     Service(Kinds),
+    /// Which of the file's groups.
+    Group(usize),
+}
+
+/// Where the flows of a block begin or end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Zone(Zone),
+    /// Some of the clients.
+    Clients(AddrSet),
+}
+
+impl Side {
+    /// The zone it is or lies in.
+    pub(crate) const fn zone(&self) -> Zone {
+        match self {
+            Self::Zone(zone) => *zone,
+            Self::Clients(_) => Zone::Clients,
+        }
+    }
 }
 
 /// Kinds of traffic, each port and type once.
@@ -41,14 +61,10 @@ enum Thing {
 pub(crate) struct Kinds {
     tcp: PortSet,
     udp: PortSet,
-    icmp: Icmp,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Icmp {
-    None,
-    EchoRequest,
-    All,
+    /// All of ICMP.
+    icmp: bool,
+    /// Some of it.
+    types: BTreeSet<IcmpType>,
 }
 
 /// Ties the names of `file` to what they stand for.
@@ -58,7 +74,7 @@ pub(crate) fn resolve<'a>(file: &File<'a>, report: &mut Report) -> Names<'a> {
         names.declare(zone.name, Thing::Zone(zone.zone), report);
     }
     for vm in &file.vms {
-        let addrs = vm.items.iter().map(|item| item.addr).collect();
+        let addrs = addresses_of(&vm.items).map(|(addr, _)| addr).collect();
         names.declare(vm.name, Thing::Vm(addrs), report);
     }
     for set in &file.sets {
@@ -66,6 +82,9 @@ pub(crate) fn resolve<'a>(file: &File<'a>, report: &mut Report) -> Names<'a> {
     }
     for service in &file.services {
         names.declare(service.name, Thing::Service(Kinds::NONE), report);
+    }
+    for (number, group) in file.groups.iter().enumerate() {
+        names.declare(group.name, Thing::Group(number), report);
     }
     one_zone_per_device(file, report);
     one_vm_per_address(file, report);
@@ -79,7 +98,7 @@ impl<'a> Names<'a> {
     pub(crate) fn zone(&self, name: Name<'_>, report: &mut Report) -> Option<Zone> {
         match self.find(name, "zone", |thing| matches!(thing, Thing::Zone(_)), report)? {
             Thing::Zone(zone) => *zone,
-            Thing::Vm(_) | Thing::Set(_) | Thing::Service(_) => None,
+            _ => None,
         }
     }
 
@@ -87,7 +106,7 @@ impl<'a> Names<'a> {
     pub(crate) fn zone_named(&self, name: Name<'_>) -> Option<Zone> {
         match self.table.get(name.text)?.thing {
             Thing::Zone(zone) => zone,
-            Thing::Vm(_) | Thing::Set(_) | Thing::Service(_) => None,
+            _ => None,
         }
     }
 
@@ -95,7 +114,26 @@ impl<'a> Names<'a> {
     pub(crate) fn vm(&self, name: Name<'_>, report: &mut Report) -> Option<&[IpAddr]> {
         match self.find(name, "vm", |thing| matches!(thing, Thing::Vm(_)), report)? {
             Thing::Vm(addrs) => Some(addrs),
-            Thing::Zone(_) | Thing::Set(_) | Thing::Service(_) => None,
+            _ => None,
+        }
+    }
+
+    /// Where the flows of a block begin or end: in the zone `name`, or at the clients it stands for.
+    pub(crate) fn side(&self, name: Name<'_>, report: &mut Report) -> Option<Side> {
+        let fits = |thing: &Thing| matches!(thing, Thing::Zone(_) | Thing::Vm(_) | Thing::Set(_));
+        match self.find(name, "zone, vm or set", fits, report)? {
+            Thing::Zone(zone) => zone.map(Side::Zone),
+            Thing::Vm(addrs) => Some(Side::Clients(AddrSet::from_addrs(addrs.iter().copied()))),
+            Thing::Set(set) => Some(Side::Clients(set.clone())),
+            Thing::Service(_) | Thing::Group(_) => None,
+        }
+    }
+
+    /// The number of the group `name` stands for.
+    pub(crate) fn group(&self, name: Name<'_>, report: &mut Report) -> Option<usize> {
+        match self.find(name, "group", |thing| matches!(thing, Thing::Group(_)), report)? {
+            Thing::Group(number) => Some(*number),
+            _ => None,
         }
     }
 
@@ -110,7 +148,7 @@ impl<'a> Names<'a> {
                 {
                     Some(Thing::Vm(addrs)) => ranges.extend(addrs.iter().map(|&a| (a, a))),
                     Some(Thing::Set(set)) => ranges.extend(set.ranges()),
-                    Some(Thing::Zone(_) | Thing::Service(_)) | None => {}
+                    Some(_) | None => {}
                 },
             }
         }
@@ -124,8 +162,9 @@ impl<'a> Names<'a> {
             match kind {
                 Kind::Tcp(ports) => all.tcp = union(&all.tcp, &every_if_none(ports)),
                 Kind::Udp(ports) => all.udp = union(&all.udp, &every_if_none(ports)),
-                Kind::Icmp => all.icmp = Icmp::All,
-                Kind::EchoRequest => all.icmp = all.icmp.max(Icmp::EchoRequest),
+                Kind::Icmp => all.icmp = true,
+                Kind::IcmpTypes(types) => all.types.extend(types.iter()),
+                Kind::IcmpType(one) => all.types.extend([*one]),
                 Kind::Service(name) => {
                     let is_service = |thing: &Thing| matches!(thing, Thing::Service(_));
                     if let Some(Thing::Service(kinds)) =
@@ -180,6 +219,9 @@ impl<'a> Names<'a> {
                     Thing::Service(_) => {
                         more.help(format!("a service follows the verdict: `accept {}`", name.text));
                     }
+                    Thing::Group(_) => {
+                        more.help(format!("its rules are asked by `use {}`", name.text));
+                    }
                     Thing::Vm(_) | Thing::Set(_) => {}
                 }
                 None
@@ -214,7 +256,7 @@ impl<'a> Names<'a> {
         let uses = |service: &Decl<'a, Kind<'a>>| {
             let named = service.items.iter().filter_map(|kind| match kind {
                 Kind::Service(name) => Some(*name),
-                Kind::Tcp(_) | Kind::Udp(_) | Kind::Icmp | Kind::EchoRequest => None,
+                _ => None,
             });
             named.collect()
         };
@@ -267,16 +309,24 @@ fn one_zone_per_device(file: &File<'_>, report: &mut Report) {
 fn one_vm_per_address(file: &File<'_>, report: &mut Report) {
     let mut owners = HashMap::new();
     for vm in &file.vms {
-        for item in &vm.items {
-            if let Some(first) = owners.insert(item.addr, item.span) {
-                let message = format!("{} belongs to a VM already", item.addr);
+        for (addr, span) in addresses_of(&vm.items) {
+            if let Some(first) = owners.insert(addr, span) {
+                let message = format!("{addr} belongs to a VM already");
                 report
-                    .error("address-twice", message, item.span, "again")
+                    .error("address-twice", message, span, "again")
                     .see(first, "first here")
                     .help("an address tells VMs apart, so each has one owner");
             }
         }
     }
+}
+
+/// The addresses of a VM.
+pub(crate) fn addresses_of(items: &[VmItem]) -> impl Iterator<Item = (IpAddr, Span)> {
+    items.iter().filter_map(|item| match item {
+        VmItem::Address(address) => Some((address.addr, address.span)),
+        VmItem::Mac(..) => None,
+    })
 }
 
 impl Thing {
@@ -286,42 +336,43 @@ impl Thing {
             Self::Vm(_) => "vm",
             Self::Set(_) => "set",
             Self::Service(_) => "service",
+            Self::Group(_) => "group",
         }
     }
 }
 
 impl Kinds {
-    const NONE: Self = Self { tcp: PortSet::EMPTY, udp: PortSet::EMPTY, icmp: Icmp::None };
+    const NONE: Self =
+        Self { tcp: PortSet::EMPTY, udp: PortSet::EMPTY, icmp: false, types: BTreeSet::new() };
 
     fn with(&self, other: &Self) -> Self {
         Self {
             tcp: union(&self.tcp, &other.tcp),
             udp: union(&self.udp, &other.udp),
-            icmp: self.icmp.max(other.icmp),
+            icmp: self.icmp || other.icmp,
+            types: self.types.union(&other.types).copied().collect(),
         }
     }
 
     pub(crate) fn has_icmp(&self) -> bool {
-        self.icmp != Icmp::None
+        self.icmp || !self.types.is_empty()
     }
 
     /// In the common form, from these source ports.
     pub(crate) fn what(self, sport: &PortSet) -> What {
         let mut kinds = Vec::new();
-        let Self { tcp, udp, icmp } = self;
+        let Self { tcp, udp, icmp, types } = self;
         if !tcp.is_empty() {
             kinds.push(Traffic::Tcp { sport: sport.clone(), dport: tcp });
         }
         if !udp.is_empty() {
             kinds.push(Traffic::Udp { sport: sport.clone(), dport: udp });
         }
-        match icmp {
-            Icmp::None => {}
-            Icmp::EchoRequest => kinds.extend([
-                Traffic::IcmpType { family: Family::V4, kind: 8, code: None },
-                Traffic::IcmpType { family: Family::V6, kind: 128, code: None },
-            ]),
-            Icmp::All => kinds.push(Traffic::Icmp),
+        if icmp {
+            kinds.push(Traffic::Icmp);
+        } else {
+            let of = |(family, kind, code)| Traffic::IcmpType { family, kind, code };
+            kinds.extend(types.into_iter().map(of));
         }
         What::Of(kinds)
     }

@@ -7,7 +7,9 @@
 
 mod declaration;
 mod expectation;
+mod kinds;
 mod rule;
+mod service;
 
 use crate::Span;
 use crate::ast::{File, Name};

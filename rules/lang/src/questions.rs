@@ -8,11 +8,10 @@
 use crate::analysis::{TooTangled, change, claim};
 use crate::ast::Addresses;
 use crate::diagnostic::Report;
-use crate::expect::Asker;
+use crate::expect::{Asked, Asker};
 use crate::model::{self, Model};
 use crate::{Diagnostic, Source};
-use rules::qubes::Trees;
-use rules::{Condition, Decision, Policy, Query, RuleId, What, failing};
+use rules::{Condition, Decision, Policy, Query, Rate, RuleId, Services, Severity, What, failing};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -34,6 +33,9 @@ pub struct Explanation {
     pub packet: Query,
     /// Where it was sent to, if the DNS redirect gives it another destination.
     pub sent_to: Option<IpAddr>,
+    /// Whether it was sent to an address of the firewall from which nothing leads on, so that no rule
+    /// is asked.
+    pub stranded: bool,
     /// The VM it comes from, if it has a name.
     pub vm: Option<String>,
     /// The rules that were asked before, with the condition that did not hold.
@@ -59,21 +61,23 @@ pub fn explain(policy: (&str, &str), packet: &str) -> Result<Vec<Explanation>, V
         let asked = asker.queries(&described);
         match asked {
             Some(asked) if report.is_clean() => {
-                Ok(asked.iter().map(|one| answer(model, one.packet, Some(one.sent_to))).collect())
+                Ok(asked.iter().map(|one| answer(model, one)).collect())
             }
             _ => Err(report.finish()),
         }
     })?
 }
 
-fn answer(model: &Model<'_>, packet: Query, sent_to: Option<IpAddr>) -> Explanation {
-    let policy = &model.policy;
-    let decision = policy.decide(&packet, &Trees::default());
+fn answer(model: &Model<'_>, asked: &Asked) -> Explanation {
+    let (policy, packet) = (&model.policy, asked.packet);
+    let decision = asked.decision(policy);
     let before = policy.block(packet.from, packet.to).take_while(|(id, _)| *id != decision.rule);
+    let before = before.filter(|_| !asked.stranded);
     let passed = before.filter_map(|(id, rule)| Some((named(model, id), failing(rule, &packet)?)));
     Explanation {
         packet,
-        sent_to: sent_to.filter(|addr| *addr != packet.dst),
+        sent_to: asked.sent_to.filter(|addr| *addr != packet.dst),
+        stranded: asked.stranded,
         vm: policy.vm_name(packet.src).map(str::to_owned),
         passed: passed.collect(),
         rule: named(model, decision.rule),
@@ -83,7 +87,7 @@ fn answer(model: &Model<'_>, packet: Query, sent_to: Option<IpAddr>) -> Explanat
 }
 
 fn named(model: &Model<'_>, id: RuleId) -> Named {
-    let line = model.policy.rule(id).map(|(_, rule)| rule.line);
+    let line = model.policy.rule(id).map(|(_, rule)| rule.line).filter(|line| *line != 0);
     Named { line, text: model.written(id), does: does(&model.policy, id) }
 }
 
@@ -93,7 +97,27 @@ fn does(policy: &Policy, id: RuleId) -> String {
         rules::Then::Do(action) => action.to_string(),
         rules::Then::Qubes => "qubes".to_owned(),
     };
-    if rule.log { format!("{then} log") } else { then }
+    let limit = rule.limit.map(|rate| format!(" limit {}", rated(rate))).unwrap_or_default();
+    let log = rule.log.map(|note| {
+        let rate = note.limit.map(|rate| format!(" {}", rated(rate))).unwrap_or_default();
+        let severity = Some(note.severity).filter(|s| *s != Severity::default());
+        format!(" log{}{rate}", severity.map(|s| format!(" {s}")).unwrap_or_default())
+    });
+    format!("{then}{limit}{}", log.unwrap_or_default())
+}
+
+/// A rate as it is written.
+fn rated(rate: Rate) -> String {
+    let unit = match rate.secs {
+        1 => "s".to_owned(),
+        60 => "min".to_owned(),
+        3600 => "h".to_owned(),
+        86400 => "d".to_owned(),
+        secs => format!("{secs}s"),
+    };
+    let burst =
+        if rate.burst == rate.count { String::new() } else { format!(" burst {}", rate.burst) };
+    format!("{}/{unit}{burst}", rate.count)
 }
 
 /// Whether a claim holds.
@@ -194,6 +218,15 @@ fn others(old: &Policy, new: &Policy) -> Vec<String> {
     };
     tell(old.masquerade != new.masquerade, "other flows leave under the address of the firewall");
     tell(old.redirect_dns != new.redirect_dns, "DNS queries are redirected to other resolvers");
+    let (was, is) = (&old.services, &new.services);
+    tell(was.forwards != is.forwards, "other ports are forwarded, or to other targets");
+    let names = |services: &Services| (services.one_to_one.clone(), services.sources.clone());
+    tell(names(was) != names(is), "other flows leave under names that are written down");
+    tell(was.hairpin != is.hairpin, "clients meet, or no longer meet, at external addresses");
+    tell(was.routes != is.routes, "there are other routes");
+    tell(was.syslog != is.syslog, "the log is sent elsewhere, or with other lines");
+    let lives = |services: &Services| (services.timeouts.clone(), services.flows_per_client);
+    tell(lives(was) != lives(is), "flows live for another time, or there may be another number");
     tell(old.vms != new.vms, "the VMs known by name, or their addresses, differ");
     told
 }

@@ -4,7 +4,7 @@
 use lang::{Proof, check, compile, diff, explain, prove};
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{Action, Policy, Query, RuleId, Then, Transport, Zone};
+use rules::{Action, Header, Policy, Query, RuleId, Then, Transport, Zone};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -82,6 +82,7 @@ fn every_packet() -> Vec<Query> {
                 src,
                 dst,
                 transport,
+                header: Header::PLAIN,
             }));
         }
     }
@@ -105,14 +106,14 @@ fn policy(text: &str) -> Option<Policy> {
 
 fn fate(policy: &Policy, packet: &Query) -> (Action, bool) {
     let decision = policy.decide(packet, &Trees::default());
-    (decision.action, decision.log)
+    (decision.action, decision.log.is_some())
 }
 
 /// What a rule wants and whether it logs, as the analysis compares it.
 fn wish(policy: &Policy, packet: &Query) -> (Option<Then>, bool, RuleId) {
     let id = policy.decide(packet, &Trees::default()).rule;
     let rule = policy.rule(id).map(|(_, rule)| rule);
-    (rule.map(|rule| rule.then), rule.is_some_and(|rule| rule.log), id)
+    (rule.map(|rule| rule.then), rule.is_some_and(|rule| rule.log.is_some()), id)
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 use lang::compile;
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{Action, Decision, Policy, Query, RejectKind, Transport, Zone};
+use rules::{Action, Decision, Header, Policy, Query, RejectKind, Transport, Zone};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -33,7 +33,8 @@ fn rules(rules: &str) -> Policy {
 fn ask(policy: &Policy, src: &str, dst: &str, transport: Transport) -> Decision {
     let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
     let (from, to) = (Zone::Clients, Zone::Uplink);
-    policy.decide(&Query { from, to, src, dst, transport }, &Trees::default())
+    policy
+        .decide(&Query { from, to, src, dst, transport, header: Header::PLAIN }, &Trees::default())
 }
 
 /// `tcp 1.1.1.1:443` or `icmp 8 1.1.1.1`, from the VM `work`: whether it is accepted.
@@ -127,7 +128,7 @@ fn verdicts_logs_and_places_arrive() {
         let found =
             ask(&policy, "10.137.0.10", "1.1.1.1", Transport::Tcp { sport: 1, dport: port });
         let at = policy.location(found.rule).to_string();
-        assert_eq!((found.action, found.log, at.as_str()), (action, log, place));
+        assert_eq!((found.action, found.log.is_some(), at.as_str()), (action, log, place));
     }
     assert_eq!(policy.vm_name("fd09::a".parse().unwrap()), Some("work"));
     assert!(policy.masquerades(Zone::Clients, Zone::Uplink));

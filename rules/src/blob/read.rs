@@ -2,10 +2,12 @@
 //! is allocated for it.
 #![deny(clippy::arithmetic_side_effects)]
 
+mod services;
+
 use super::BlobError;
 use crate::{
-    Action, AddrSet, Block, DnsRedirect, Family, Parts, Point, PortSet, RangeSet, RejectKind, Rule,
-    Then, Traffic, Vm, What, Zone,
+    Action, AddrSet, Block, Conditions, DnsRedirect, Family, Note, Parts, Point, PortSet, RangeSet,
+    Rate, RejectKind, Rule, Severity, State, Then, Traffic, Vm, What, Zone,
 };
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -19,7 +21,7 @@ pub(super) fn decode_body(body: &[u8]) -> Result<Parts> {
     let mut r = Reader { rest: body, len: body.len() };
     let name = r.text()?;
     let sets = r.list(8, |r| r.addr_set().map(Arc::new))?;
-    let vms = r.list(5, Reader::vm)?;
+    let vms = r.list(6, Reader::vm)?;
     let blocks = r.list(6, |r| r.block(&sets))?;
     let masquerade = r.list(2, |r| Ok((r.zone()?, r.zone()?)))?;
     let redirect_dns = match r.u32()? {
@@ -30,10 +32,11 @@ pub(super) fn decode_body(body: &[u8]) -> Result<Parts> {
         }),
         _ => return Err(r.wrong()),
     };
+    let services = services::read(&mut r, &sets)?;
     if !r.rest.is_empty() {
         return Err(r.wrong());
     }
-    Ok(Parts { name, vms, blocks, masquerade, redirect_dns })
+    Ok(Parts { name, vms, blocks, masquerade, redirect_dns, services })
 }
 
 struct Reader<'a> {
@@ -145,20 +148,46 @@ impl Reader<'_> {
     }
 
     fn vm(&mut self) -> Result<Vm> {
-        Ok(Vm { name: self.text()?, addrs: self.list(5, Self::addr)? })
+        let (name, addrs) = (self.text()?, self.list(5, Self::addr)?);
+        Ok(Vm { name, addrs, mac: self.option(Self::take::<6>)? })
     }
 
     fn block(&mut self, sets: &[Arc<AddrSet>]) -> Result<Block> {
-        Ok(Block { from: self.zone()?, to: self.zone()?, rules: self.list(15, |r| r.rule(sets))? })
+        Ok(Block { from: self.zone()?, to: self.zone()?, rules: self.list(17, |r| r.rule(sets))? })
     }
 
     fn rule(&mut self, sets: &[Arc<AddrSet>]) -> Result<Rule> {
         let line = self.u32()?;
         let (src, dst) = (self.set(sets)?, self.set(sets)?);
         let then = self.then()?;
-        let log = self.bool()?;
+        let (limit, log) = (self.option(Self::rate)?, self.option(Self::note)?);
         let what = if self.bool()? { What::Of(self.list(1, Self::traffic)?) } else { What::Any };
-        Ok(Rule { line, src, dst, what, then, log })
+        let when = self.option(Self::conditions)?.map(Arc::new);
+        Ok(Rule { line, src, dst, what, when, then, limit, log })
+    }
+
+    fn conditions(&mut self) -> Result<Conditions> {
+        let state = match self.u8()? {
+            0 => None,
+            1 => Some(State::New),
+            2 => Some(State::Established),
+            _ => return Err(self.wrong()),
+        };
+        let [ttl, dscp, flags] = [(); 3].map(|()| self.ranges(2, Self::u8));
+        Ok(Conditions { state, ttl: ttl?, dscp: dscp?, flags: flags?, length: self.ports()? })
+    }
+
+    fn rate(&mut self) -> Result<Rate> {
+        Ok(Rate { count: self.u32()?, secs: self.u32()?, burst: self.u32()? })
+    }
+
+    fn note(&mut self) -> Result<Note> {
+        let severity = Severity::ALL.get(usize::from(self.u8()?)).copied().ok_or(self.wrong())?;
+        Ok(Note { severity, limit: self.option(Self::rate)? })
+    }
+
+    fn option<T>(&mut self, some: impl FnOnce(&mut Self) -> Result<T>) -> Result<Option<T>> {
+        if self.bool()? { some(self).map(Some) } else { Ok(None) }
     }
 
     fn set(&mut self, sets: &[Arc<AddrSet>]) -> Result<Arc<AddrSet>> {

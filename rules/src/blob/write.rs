@@ -1,8 +1,10 @@
 //! Writes the body of a blob. Address sets come first, each once, and rules name them by number.
 
+mod services;
+
 use crate::{
-    Action, AddrSet, Block, DnsRedirect, Family, Invalid, Parts, PortSet, RejectKind, Rule, Then,
-    Traffic, Vm, What, Zone,
+    Action, AddrSet, Block, Conditions, DnsRedirect, Family, Invalid, Note, Parts, Point, RangeSet,
+    Rate, RejectKind, Rule, Then, Traffic, Vm, What, Zone,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -22,6 +24,7 @@ pub(crate) fn encode_body(parts: &Parts) -> Result<Vec<u8>, Invalid> {
         Ok(())
     })?;
     w.list(parts.redirect_dns.as_slice(), Writer::redirect)?;
+    services::write(&mut w, &parts.services, &sets)?;
     Ok(w.0)
 }
 
@@ -35,7 +38,8 @@ impl<'a> Sets<'a> {
     fn of(parts: &'a Parts) -> Result<Self, Invalid> {
         let mut sets = Self { numbers: BTreeMap::new(), in_order: Vec::new() };
         let rules = parts.blocks.iter().flat_map(|block| &block.rules);
-        for set in rules.flat_map(|rule| [&*rule.src, &*rule.dst]) {
+        let forwards = parts.services.forwards.iter().map(|forward| &*forward.from);
+        for set in rules.flat_map(|rule| [&*rule.src, &*rule.dst]).chain(forwards) {
             if !sets.numbers.contains_key(set) {
                 let number = u32::try_from(sets.in_order.len()).map_err(|_| Invalid::TooMany)?;
                 sets.numbers.insert(set, number);
@@ -55,6 +59,10 @@ struct Writer(Vec<u8>);
 impl Writer {
     fn u8(&mut self, value: u8) {
         self.0.push(value);
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.0.extend_from_slice(&value.to_le_bytes());
     }
 
     fn u32(&mut self, value: u32) {
@@ -106,21 +114,27 @@ impl Writer {
     }
 
     fn addr_set(&mut self, set: &AddrSet) -> Result<(), Invalid> {
-        self.list(set.v4.ranges(), |w, (lo, hi)| {
-            w.0.extend_from_slice(&lo.to_le_bytes());
-            w.0.extend_from_slice(&hi.to_le_bytes());
-            Ok(())
-        })?;
-        self.list(set.v6.ranges(), |w, (lo, hi)| {
-            w.0.extend_from_slice(&lo.to_le_bytes());
-            w.0.extend_from_slice(&hi.to_le_bytes());
+        self.ranges(&set.v4, Self::u32)?;
+        self.ranges(&set.v6, |w, value| w.0.extend_from_slice(&value.to_le_bytes()))
+    }
+
+    fn ranges<T: Copy + Point>(
+        &mut self,
+        set: &RangeSet<T>,
+        put: impl Fn(&mut Self, T),
+    ) -> Result<(), Invalid> {
+        self.list(set.ranges(), |w, &(lo, hi)| {
+            put(w, lo);
+            put(w, hi);
             Ok(())
         })
     }
 
     fn vm(&mut self, vm: &Vm) -> Result<(), Invalid> {
         self.text(&vm.name)?;
-        self.addrs(&vm.addrs)
+        self.addrs(&vm.addrs)?;
+        self.option(vm.mac, |w, mac| w.0.extend_from_slice(&mac));
+        Ok(())
     }
 
     fn block(&mut self, block: &Block, sets: &Sets<'_>) -> Result<(), Invalid> {
@@ -143,7 +157,8 @@ impl Writer {
             Then::Do(Action::Reject(RejectKind::NetUnreachable)) => 6,
             Then::Do(Action::Reject(RejectKind::PortUnreachable)) => 7,
         });
-        self.u8(u8::from(rule.log));
+        self.option(rule.limit, Self::rate);
+        self.option(rule.log, Self::note);
         match &rule.what {
             What::Any => self.u8(0),
             What::Of(kinds) => {
@@ -151,20 +166,51 @@ impl Writer {
                 self.list(kinds, Self::traffic)?;
             }
         }
+        match &rule.when {
+            None => self.u8(0),
+            Some(when) => {
+                self.u8(1);
+                self.conditions(when)?;
+            }
+        }
         Ok(())
+    }
+
+    fn conditions(&mut self, when: &Conditions) -> Result<(), Invalid> {
+        self.u8(when.state.map_or(0, |state| (state as u8).saturating_add(1)));
+        for set in [&when.ttl, &when.dscp, &when.flags] {
+            self.ranges(set, |w, value| w.u8(value))?;
+        }
+        self.ranges(&when.length, Self::u16)
+    }
+
+    fn rate(&mut self, rate: Rate) {
+        [rate.count, rate.secs, rate.burst].into_iter().for_each(|n| self.u32(n));
+    }
+
+    fn note(&mut self, note: Note) {
+        self.u8(note.severity.number());
+        self.option(note.limit, Self::rate);
+    }
+
+    fn option<T>(&mut self, value: Option<T>, put: impl FnOnce(&mut Self, T)) {
+        self.u8(u8::from(value.is_some()));
+        if let Some(value) = value {
+            put(self, value);
+        }
     }
 
     fn traffic(&mut self, traffic: &Traffic) -> Result<(), Invalid> {
         match traffic {
             Traffic::Tcp { sport, dport } => {
                 self.u8(0);
-                self.ports(sport)?;
-                self.ports(dport)
+                self.ranges(sport, Self::u16)?;
+                self.ranges(dport, Self::u16)
             }
             Traffic::Udp { sport, dport } => {
                 self.u8(1);
-                self.ports(sport)?;
-                self.ports(dport)
+                self.ranges(sport, Self::u16)?;
+                self.ranges(dport, Self::u16)
             }
             Traffic::Icmp => {
                 self.u8(2);
@@ -179,14 +225,6 @@ impl Writer {
                 Ok(())
             }
         }
-    }
-
-    fn ports(&mut self, ports: &PortSet) -> Result<(), Invalid> {
-        self.list(ports.ranges(), |w, (lo, hi)| {
-            w.0.extend_from_slice(&lo.to_le_bytes());
-            w.0.extend_from_slice(&hi.to_le_bytes());
-            Ok(())
-        })
     }
 
     fn redirect(&mut self, redirect: &DnsRedirect) -> Result<(), Invalid> {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    Action, AddrSet, Family, PortSet, Query, RejectKind, Then, Traffic, Transport, What, Zone,
+    Action, AddrSet, Family, Header, PortSet, Query, RejectKind, Then, Traffic, Transport, What,
+    Zone,
 };
 use alloc::sync::Arc;
 use alloc::vec;
@@ -23,7 +24,8 @@ fn ready(rules: &[Rule], leaf_rules: usize, slice: usize) -> Matcher {
 fn rule(src: AddrSet, dst: AddrSet, what: What, accept: bool) -> Rule {
     let refused = Action::Reject(RejectKind::AdminProhibited);
     let then = Then::Do(if accept { Action::Accept } else { refused });
-    Rule { line: 1, src: Arc::new(src), dst: Arc::new(dst), what, then, log: false }
+    let (src, dst) = (Arc::new(src), Arc::new(dst));
+    Rule { line: 1, src, dst, what, when: None, then, limit: None, log: None }
 }
 
 fn v4(bits: u32) -> IpAddr {
@@ -43,7 +45,7 @@ fn ports(proto: u8, lo: u16, hi: u16) -> What {
 }
 
 fn query(src: IpAddr, dst: IpAddr, transport: Transport) -> Query {
-    Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport }
+    Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport, header: Header::PLAIN }
 }
 
 /// Numbers that look random and are the same every time.

@@ -178,7 +178,8 @@ impl<'a> View<'a> {
     /// Whether it surely speaks of every packet in `region`.
     pub(super) fn covers(self, region: &Region) -> bool {
         let &[src, dst, first, second] = region;
-        self.addrs(0).covers(src)
+        self.rule.when.is_none()
+            && self.addrs(0).covers(src)
             && self.addrs(1).covers(dst)
             && self.headers().any(|(a, b)| a.covers(first) && b.covers(second))
     }
@@ -211,7 +212,8 @@ impl<'a> View<'a> {
         }
         let v4 = self.pane.family == Family::V4;
         let told_wholly = |(range, one): ((u128, u128), bool)| one && (v4 || range == all);
-        let exact = told_wholly(src) && told_wholly(dst) && only && whole && alone;
+        let told = told_wholly(src) && told_wholly(dst) && only && whole && alone;
+        let exact = told && self.rule.when.is_none();
         let short = |((lo, hi), _): ((u128, u128), bool)| match v4 && hi == u128::MAX {
             true => (0, u32::MAX),
             false => (self.pane.short(lo), self.pane.short(hi)),

@@ -152,7 +152,8 @@ impl Names {
             let dst = Arc::new(self.dst(text));
             let then = Then::Do(text.action.action());
             let src = any.clone();
-            let rule = Rule { line: u32::from(*number), src, dst, what, then, log: false };
+            let line = u32::from(*number);
+            let rule = Rule { line, src, dst, what, when: None, then, limit: None, log: None };
             (!rule.dst.is_empty()).then_some(rule)
         };
         tree.rules.iter().filter_map(compile).collect()

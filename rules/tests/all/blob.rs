@@ -67,7 +67,7 @@ proptest! {
     #[test]
     fn noise_is_no_policy(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(Policy::decode(&noise).is_err());
-        let mut blob = b"TIDEGATE\x01\x00\x00\x00".to_vec();
+        let mut blob = b"TIDEGATE\x02\x00\x00\x00".to_vec();
         blob.extend([0; 36]);
         blob.extend(noise);
         let _ = Policy::decode(&sealed(blob));
@@ -85,7 +85,7 @@ fn each_kind_of_damage_has_its_name() {
     };
     assert_eq!(Policy::decode(&[]), Err(BlobError::NotAPolicy));
     assert_eq!(Policy::decode(&with(0, b'X')), Err(BlobError::NotAPolicy));
-    assert_eq!(Policy::decode(&with(8, 2)), Err(BlobError::Format(2)));
+    assert_eq!(Policy::decode(&with(8, 1)), Err(BlobError::Format(1)));
     assert_eq!(Policy::decode(&with(10, 1)), Err(BlobError::NotCanonical));
     assert_eq!(Policy::decode(&with(12, 200)), Err(BlobError::Length));
     assert_eq!(Policy::decode(&blob[..20]), Err(BlobError::Length));

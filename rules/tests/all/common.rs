@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 use rules::{
-    Action, AddrSet, Block, DnsRedirect, Family, Parts, PortSet, Query, RejectKind, Rule, Then,
-    Traffic, Transport, Vm, What, Zone,
+    Action, AddrSet, Balance, Block, Conditions, DnsRedirect, Family, Forward, Header, Note,
+    OneToOne, Parts, PortSet, Ported, Query, RangeSet, Rate, RejectKind, Route, Rule, Services,
+    Severity, Source, State, Syslog, Then, Timeout, Traffic, Transport, Vm, What, Zone,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -56,11 +57,102 @@ fn then() -> impl Strategy<Value = Then> {
 fn rule() -> impl Strategy<Value = Rule> {
     let kinds = proptest::collection::vec(traffic(), 1..3).prop_map(What::Of);
     let what = prop_oneof![Just(What::Any), kinds];
-    (1u32..99, addr_set(), addr_set(), what, then(), any::<bool>()).prop_map(
-        |(line, src, dst, what, then, log)| {
+    let notes = (proptest::option::of(rate()), proptest::option::of(note()));
+    (1u32..99, addr_set(), addr_set(), what, then(), notes, when()).prop_map(
+        |(line, src, dst, what, then, (limit, log), mut when)| {
             let reset = then == Then::Do(Action::Reject(RejectKind::TcpReset));
             let then = if reset && !what.is_tcp_only() { Then::Do(Action::Drop) } else { then };
-            Rule { line, src, dst, what, then, log }
+            if let Some(when) = when.as_mut().filter(|_| !what.is_tcp_only()) {
+                when.flags = RangeSet::full();
+            }
+            Rule { line, src, dst, what, when: when.map(Arc::new), then, limit, log }
+        },
+    )
+}
+
+/// Conditions on headers that differ in the small numbers.
+fn when() -> impl Strategy<Value = Option<Conditions>> {
+    let few = || (0u8..3, 0u8..3).prop_map(|(lo, hi)| RangeSet::from_ranges([(lo, hi.max(lo))]));
+    let state = proptest::sample::select(vec![None, Some(State::New), Some(State::Established)]);
+    let sets = (few(), few(), few(), few(), 0u8..16, state);
+    let some = sets.prop_map(|(ttl, dscp, length, flags, chosen, state)| {
+        let none = Conditions::none();
+        let length = length.ranges().iter().map(|&(lo, hi)| (lo.into(), hi.into()));
+        Conditions {
+            state,
+            ttl: if chosen & 1 == 0 { none.ttl } else { ttl },
+            dscp: if chosen & 2 == 0 { none.dscp } else { dscp },
+            length: if chosen & 4 == 0 { none.length } else { RangeSet::from_ranges(length) },
+            flags: if chosen & 8 == 0 { none.flags } else { flags },
+        }
+    });
+    prop_oneof![2 => Just(None), 1 => some.prop_map(Some)]
+}
+
+fn rate() -> impl Strategy<Value = Rate> {
+    (1u32..9, 1u32..9, 1u32..9).prop_map(|(count, secs, burst)| Rate { count, secs, burst })
+}
+
+fn note() -> impl Strategy<Value = Note> {
+    let severity = proptest::sample::select(Severity::ALL.to_vec());
+    (severity, proptest::option::of(rate())).prop_map(|(severity, limit)| Note { severity, limit })
+}
+
+/// Services of every kind, none of them twice.
+fn services() -> impl Strategy<Value = Services> {
+    let v4 = || addr().prop_filter("family", IpAddr::is_ipv4);
+    let forward = (any::<bool>(), proptest::option::of(v4()), addr_set(), any::<bool>());
+    let forward = (forward, proptest::collection::vec((v4(), 1u16..4), 1..3)).prop_map(
+        |((tcp, at, from, hash), to)| Forward {
+            proto: if tcp { Ported::Tcp } else { Ported::Udp },
+            at,
+            port: 0,
+            from,
+            to,
+            balance: if hash { Balance::Hash } else { Balance::RoundRobin },
+        },
+    );
+    let forwards = proptest::collection::vec(forward, 0..3).prop_map(|mut forwards| {
+        (1..).zip(&mut forwards).for_each(|(port, forward)| forward.port = port);
+        forwards
+    });
+    let source =
+        (v4(), v4(), any::<bool>(), any::<bool>()).prop_map(|(inside, external, whole, fix)| {
+            let socket = (!whole).then_some((Ported::Udp, 5));
+            Source { inside, socket, external, port: socket.filter(|_| fix).map(|_| 6) }
+        });
+    let pair = (v4(), v4()).prop_map(|(inside, external)| OneToOne { inside, external });
+    let route = (0u8..33, v4()).prop_map(|(prefix, via)| {
+        let bits = 0x0a00_0000 & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        Route { net: std::net::Ipv4Addr::from_bits(bits).into(), prefix, via }
+    });
+    let syslog = (addr(), 1u16..4, any::<bool>(), any::<bool>());
+    let syslog =
+        syslog.prop_map(|(to, port, accepted, refused)| Syslog { to, port, accepted, refused });
+    let timeouts = proptest::sample::subsequence(Timeout::ALL.to_vec(), 0..=6)
+        .prop_map(|kinds| kinds.into_iter().map(|kind| (kind, kind.least())).collect());
+    let lists = (
+        forwards,
+        proptest::option::of(pair),
+        proptest::option::of(source),
+        proptest::collection::vec(route, 0..3),
+    );
+    let rest =
+        (any::<bool>(), proptest::option::of(syslog), timeouts, proptest::option::of(1u32..9));
+    (lists, rest).prop_map(
+        |((forwards, pair, source, routes), (hairpin, syslog, timeouts, flows))| {
+            let (one_to_one, sources) = (pair.into_iter().collect(), source.into_iter().collect());
+            let flows_per_client = flows;
+            Services {
+                forwards,
+                one_to_one,
+                sources,
+                hairpin,
+                routes,
+                syslog,
+                timeouts,
+                flows_per_client,
+            }
         },
     )
 }
@@ -72,8 +164,10 @@ pub(crate) fn last_rule(action: Action) -> Rule {
         src: any.clone(),
         dst: any,
         what: What::Any,
+        when: None,
         then: Then::Do(action),
-        log: false,
+        limit: None,
+        log: None,
     }
 }
 
@@ -94,8 +188,9 @@ pub(crate) fn parts() -> impl Strategy<Value = Parts> {
         };
         directions().into_iter().zip(lists).map(block).collect::<Vec<_>>()
     });
-    let vm = ("[a-z]{1,8}", proptest::collection::vec(addr(), 0..3))
-        .prop_map(|(name, addrs)| Vm { name, addrs });
+    let mac = proptest::option::of(any::<[u8; 6]>());
+    let vm = ("[a-z]{1,8}", proptest::collection::vec(addr(), 0..3), mac)
+        .prop_map(|(name, addrs, mac)| Vm { name, addrs, mac });
     let redirect = proptest::collection::vec(addr(), 0..3).prop_map(|asked| DnsRedirect {
         virtuals: asked,
         reals: vec![ip("1.1.1.1"), ip("2001:db8::53")],
@@ -103,13 +198,14 @@ pub(crate) fn parts() -> impl Strategy<Value = Parts> {
     let masquerade = proptest::sample::subsequence(directions().to_vec(), 0..=3);
     let name = "[a-z]{1,8}\\.tide";
     let vms = proptest::collection::vec(vm, 0..3);
-    (name, vms, blocks, masquerade, proptest::option::of(redirect)).prop_map(
-        |(name, vms, blocks, masquerade, redirect_dns)| Parts {
+    (name, vms, blocks, masquerade, proptest::option::of(redirect), services()).prop_map(
+        |(name, vms, blocks, masquerade, redirect_dns, services)| Parts {
             name,
             vms,
             blocks,
             masquerade,
             redirect_dns,
+            services,
         },
     )
 }
@@ -129,8 +225,19 @@ pub(crate) fn every_query() -> Vec<Query> {
     for src in addrs() {
         for dst in addrs().into_iter().filter(|dst| dst.is_ipv4() == src.is_ipv4()) {
             for (from, to) in directions() {
-                let make = |&transport| Query { from, to, src, dst, transport };
-                queries.extend(transports.iter().map(make));
+                // Each packet with another header, so that all of them occur with most.
+                let make = |(n, &transport): (usize, &Transport)| {
+                    let n = u8::try_from(n).unwrap();
+                    let header = Header {
+                        state: State::ALL[usize::from(n % 2)],
+                        ttl: n % 3,
+                        dscp: n / 3 % 3,
+                        length: u16::from(n / 9 % 3),
+                        flags: n / 2 % 3,
+                    };
+                    Query { from, to, src, dst, transport, header }
+                };
+                queries.extend(transports.iter().enumerate().map(make));
             }
         }
     }

@@ -4,9 +4,10 @@ use crate::common::{every_query, ip, last_rule, parts};
 use proptest::prelude::*;
 use rules::qubes::{Tree, Trees};
 use rules::{
-    Action, AddrSet, Block, Condition, Counters, DnsRedirect, Family, Invalid, OwnRule, Parts,
-    Policy, PortSet, Query, RejectKind, Rule, RuleId, Then, Traffic, Transport, What, Zone,
-    failing, interpret,
+    Action, AddrSet, Balance, Block, Condition, Conditions, Counters, DnsRedirect, Family, Forward,
+    Header, Invalid, OneToOne, OwnRule, Parts, Policy, PortSet, Ported, Query, RangeSet, Rate,
+    RejectKind, Route, Rule, RuleId, Services, Source, State, Then, Timeout, Traffic, Transport,
+    What, Zone, failing, interpret,
 };
 use std::sync::Arc;
 
@@ -17,7 +18,14 @@ fn block(rules: Vec<Rule>) -> Parts {
 
 fn tcp(src: &str, dst: &str, dport: u16) -> Query {
     let transport = Transport::Tcp { sport: 4711, dport };
-    Query { from: Zone::Clients, to: Zone::Uplink, src: ip(src), dst: ip(dst), transport }
+    Query {
+        from: Zone::Clients,
+        to: Zone::Uplink,
+        src: ip(src),
+        dst: ip(dst),
+        transport,
+        header: Header::PLAIN,
+    }
 }
 
 proptest! {
@@ -74,6 +82,46 @@ fn each_condition_fails_by_its_name() {
         Query { transport: Transport::Icmp { kind: 8, code: 0 }, ..tcp("10.0.0.1", "1.1.1.1", 0) };
     rule.what = What::Of(vec![Traffic::IcmpType { family: Family::V6, kind: 8, code: None }]);
     assert_eq!(failing(&rule, &echo), Some(Condition::Traffic), "a type is of one family");
+    rule.what = What::Any;
+    let plain = Header::PLAIN;
+    let one = |n: u8| RangeSet::from_ranges([(n, n)]);
+    let flags = Conditions::flags(0x40, 0x20);
+    for (when, header, named) in [
+        (
+            Conditions { state: Some(State::New), ..Conditions::none() },
+            Header { state: State::Established, ..plain },
+            Condition::State,
+        ),
+        (
+            Conditions { ttl: one(64), ..Conditions::none() },
+            Header { ttl: 63, ..plain },
+            Condition::Ttl,
+        ),
+        (
+            Conditions { dscp: one(0), ..Conditions::none() },
+            Header { dscp: 46, ..plain },
+            Condition::Dscp,
+        ),
+        (
+            Conditions { length: PortSet::from_ranges([(0, 60)]), ..Conditions::none() },
+            Header { length: 61, ..plain },
+            Condition::Length,
+        ),
+        (
+            Conditions { flags, ..Conditions::none() },
+            Header { flags: 0x62, ..plain },
+            Condition::Flags,
+        ),
+    ] {
+        rule.when = Some(Arc::new(when));
+        let fitting = Header { flags: 0x42, ..plain };
+        let with = |header| Query { header, ..tcp("10.0.0.1", "1.1.1.1", 443) };
+        assert_eq!(failing(&rule, &with(fitting)), None);
+        assert_eq!(
+            failing(&rule, &with(Header { flags: header.flags.max(0x42), ..header })),
+            Some(named)
+        );
+    }
 }
 
 #[test]
@@ -157,7 +205,54 @@ fn parts_that_could_not_be_obeyed_make_no_policy() {
     let mut round = block(vec![any()]);
     round.blocks[0].from = Zone::Uplink;
     assert_eq!(refused(round), Invalid::Direction(Zone::Uplink, Zone::Uplink));
+    let flags = Conditions { flags: Conditions::flags(1, 0), ..Conditions::none() };
+    let flagged = Rule { when: Some(Arc::new(flags)), ..partial() };
+    assert_eq!(refused(block(vec![flagged, any()])), Invalid::FlagsWithoutTcp(99));
+    let never = Conditions { ttl: RangeSet::EMPTY, ..Conditions::none() };
+    let never = Rule { when: Some(Arc::new(never)), ..partial() };
+    assert_eq!(refused(block(vec![never, any()])), Invalid::MatchesNothing(99));
+    let stuck = Rule { limit: Some(Rate { count: 0, secs: 1, burst: 1 }), ..any() };
+    assert_eq!(refused(block(vec![stuck])), Invalid::Rate(99));
     let unanswered = DnsRedirect { virtuals: vec![ip("fd00::1")], reals: vec![ip("1.1.1.1")] };
     let parts = Parts { redirect_dns: Some(unanswered), ..block(vec![any()]) };
     assert_eq!(refused(parts), Invalid::NoResolver(ip("fd00::1")));
+}
+
+#[test]
+fn services_that_could_not_be_obeyed_make_no_policy() {
+    let with = |services| {
+        Policy::new(Parts { services, ..block(vec![last_rule(Action::Drop)]) })
+            .expect_err("refused")
+    };
+    let none = Services::default;
+    let (a, b, c) = (ip("10.0.0.1"), ip("10.0.0.2"), ip("fd00::1"));
+    let forward = |port, to| Forward {
+        proto: Ported::Tcp,
+        at: None,
+        port,
+        from: Arc::new(AddrSet::any()),
+        to,
+        balance: Balance::RoundRobin,
+    };
+    let forwards = |forwards| with(Services { forwards, ..none() });
+    assert_eq!(forwards(vec![forward(80, vec![])]), Invalid::NoTarget(80));
+    assert_eq!(forwards(vec![forward(80, vec![(a, 0)])]), Invalid::NoTarget(80));
+    assert_eq!(forwards(vec![forward(80, vec![(a, 1), (c, 1)])]), Invalid::Families(c, a));
+    let twice = vec![forward(80, vec![(a, 1)]), forward(80, vec![(b, 1)])];
+    assert_eq!(forwards(twice), Invalid::TranslatedTwice(None, 80));
+    let pairs = [a, b].map(|inside| OneToOne { inside, external: ip("10.0.0.9") }).to_vec();
+    let one_to_one = with(Services { one_to_one: pairs, ..none() });
+    assert_eq!(one_to_one, Invalid::TranslatedTwice(Some(ip("10.0.0.9")), 0));
+    let source = Source { inside: a, socket: None, external: b, port: Some(9) };
+    let sources = with(Services { sources: vec![source], ..none() });
+    assert_eq!(sources, Invalid::PortWithoutSocket(9));
+    let route =
+        |net, prefix, via| with(Services { routes: vec![Route { net, prefix, via }], ..none() });
+    assert_eq!(route(a, 8, b), Invalid::Route(a));
+    assert_eq!(route(a, 33, b), Invalid::Route(a));
+    assert_eq!(route(a, 32, c), Invalid::Families(a, c));
+    let timeouts = |list: &[(Timeout, u32)]| with(Services { timeouts: list.to_vec(), ..none() });
+    assert_eq!(timeouts(&[(Timeout::Udp, 119)]), Invalid::Timeout);
+    assert_eq!(timeouts(&[(Timeout::Dns, 9), (Timeout::Dns, 9)]), Invalid::Timeout);
+    assert_eq!(with(Services { flows_per_client: Some(0), ..none() }), Invalid::NoFlows);
 }

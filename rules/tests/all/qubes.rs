@@ -3,7 +3,7 @@
 use crate::common::ip;
 use proptest::prelude::*;
 use rules::qubes::{HostName, RuleError, RuleText, Tree, TreeError, Trees};
-use rules::{Action, Family, OwnRule, Query, RejectKind, Transport, Zone};
+use rules::{Action, Family, Header, OwnRule, Query, RejectKind, Transport, Zone};
 use std::net::IpAddr;
 
 const REFUSED: Action = Action::Reject(RejectKind::AdminProhibited);
@@ -32,7 +32,16 @@ fn one(client: &str, rules: &[&str]) -> Trees {
 
 fn ask(trees: &Trees, src: &str, dst: &str, transport: Transport) -> Action {
     let (src, dst) = (ip(src), ip(dst));
-    trees.decide(&Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport }).0
+    trees
+        .decide(&Query {
+            from: Zone::Clients,
+            to: Zone::Uplink,
+            src,
+            dst,
+            transport,
+            header: Header::PLAIN,
+        })
+        .0
 }
 
 fn tcp(dport: u16) -> Transport {
@@ -144,7 +153,14 @@ fn many_rules_of_a_vm_are_found_as_they_are_interpreted() {
         for dst in [format!("10.{}.{}.7", n % 8, n / 8), "10.9.9.9".to_owned()] {
             for transport in [tcp(n), udp(n), icmp(8), Transport::Other(47)] {
                 let (src, dst) = (ip(VM), ip(&dst));
-                let query = Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport };
+                let query = Query {
+                    from: Zone::Clients,
+                    to: Zone::Uplink,
+                    src,
+                    dst,
+                    transport,
+                    header: Header::PLAIN,
+                };
                 let meant = rules::interpret_own(&plain, &query);
                 assert_eq!(plain.decide(&query), meant);
                 assert_eq!(ready.decide(&query), meant);
@@ -164,6 +180,7 @@ fn what_no_rule_matches_meets_the_policy() {
             src: ip(src),
             dst: ip("1.1.1.1"),
             transport: tcp(1),
+            header: Header::PLAIN,
         };
         assert_eq!(trees.decide(&query(VM)), (action, OwnRule::Fallback));
         assert_eq!(trees.decide(&query("10.137.0.11")), (REFUSED, OwnRule::Blocked));

@@ -46,7 +46,7 @@ pub(crate) fn prove(policy: &Policy, claim: &Claim) -> Result<Answer, TooTangled
         for region in &spoken_of {
             decided(region.clone(), &layers, &mut fuel, &mut |part, by, _| {
                 let By::Rule(at) = by else { return Ok(true) };
-                let then = layers.effect(at).map(|(then, _)| then);
+                let then = layers.effect(at).map(|effect| effect.then);
                 let agrees = match then {
                     Some(Then::Do(action)) => (action == Action::Accept) == claim.can,
                     // Nobody knows what a VM's own rules will say.

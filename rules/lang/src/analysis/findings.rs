@@ -122,7 +122,9 @@ impl Study<'_> {
         first: (Region, usize),
         fuel: &mut usize,
     ) -> Result<Option<BTreeSet<By>>, TooTangled> {
-        let Some(effect) = self.layers.effect(at) else { return Ok(None) };
+        // A rule with a rate counts for itself, so no other does the same.
+        let effect = self.layers.effect(at).filter(|effect| effect.limit.is_none());
+        let Some(effect) = effect else { return Ok(None) };
         let mut heirs = BTreeSet::new();
         // The part that is known first answers for most rules.
         if !self.inherits(vec![first], at, effect, &mut heirs, fuel)? {
@@ -175,7 +177,7 @@ impl Study<'_> {
         regions: &[(usize, Region)],
         fuel: &mut usize,
     ) -> Result<Option<What>, TooTangled> {
-        let accepts = matches!(self.layers.effect(at), Some((Then::Do(Action::Accept), _)));
+        let accepts = self.does(at, Then::Do(Action::Accept));
         let later = at.saturating_add(1)..self.layers.rules();
         let mut handing = later.filter(|&other| self.does(other, Then::Qubes));
         let Some(qubes) = handing.next().filter(|_| accepts) else { return Ok(None) };
@@ -190,12 +192,13 @@ impl Study<'_> {
     }
 
     fn does(&self, at: usize, then: Then) -> bool {
-        self.layers.effect(at).is_some_and(|(does, _)| does == then)
+        self.layers.effect(at).is_some_and(|effect| effect.then == then)
     }
 
     /// The first earlier rule that crosses this one.
     fn conflict(&self, at: usize, regions: &[(usize, Region)]) -> Option<What> {
-        let opens = |at| self.layers.effect(at).map(|(then, _)| then == Then::Do(Action::Accept));
+        let opens =
+            |at| self.layers.effect(at).map(|effect| effect.then == Then::Do(Action::Accept));
         let mine: Vec<_> = regions.iter().map(|(_, region)| region).collect();
         let crossed = self.layers.before(at, regions).into_iter();
         crossed.filter(|&before| opens(before) != opens(at)).find_map(|before| {

@@ -52,11 +52,13 @@ impl Layers {
         }
         for (at, (id, rule)) in policy.block(direction.0, direction.1).enumerate() {
             layers.put(By::Rule(at), sides.regions(rule));
-            layers.effects.push(((rule.then, rule.log), id));
+            let effect = Effect { then: rule.then, log: rule.log, limit: rule.limit };
+            layers.effects.push((effect, id));
         }
         if layers.effects.is_empty() {
             layers.put(By::Rule(0), sides.product(&any, &any, &What::Any));
-            layers.effects.push(((Then::Do(Action::Drop), false), RuleId::DEFAULT));
+            let effect = Effect { then: Then::Do(Action::Drop), log: None, limit: None };
+            layers.effects.push((effect, RuleId::DEFAULT));
         }
         layers
     }

@@ -1,14 +1,18 @@
-//! Sets of packets: products of four sets of numbers, one space for each family and protocol.
+//! Sets of packets: products of nine sets of numbers, one space for each family and protocol.
 
-use rules::{AddrSet, Family, PortSet, RangeSet, Rule, Traffic, What};
+use rules::{AddrSet, Conditions, Family, Point, PortSet, RangeSet, Rule, Traffic, What};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// One side of a region. Shared, because most regions share most sides.
 pub(crate) type Side = Arc<RangeSet<u128>>;
 
-/// Source, destination, and of the transport header source and destination port or type and code.
-pub(crate) const SIDES: usize = 4;
+/// Source, destination, of the transport header source and destination port or type and code, and
+/// the rest: state, TTL, DSCP, length, flags.
+pub(crate) const SIDES: usize = 9;
+
+/// How many values the rest has, each from 0.
+const REST: [u128; SIDES - 4] = [2, 256, 64, 65536, 256];
 
 /// What rules can tell apart by the protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,7 +38,7 @@ impl Pane {
     }
 }
 
-/// Packets of one pane whose four numbers are each in the set of its side. Never empty.
+/// Packets of one pane whose numbers are each in the set of its side. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Region {
     pub(crate) pane: Pane,
@@ -104,16 +108,43 @@ pub(crate) struct Sides {
 impl Sides {
     /// The packets `rule` speaks of.
     pub(crate) fn regions(&mut self, rule: &Rule) -> Vec<Region> {
-        self.product(&rule.src, &rule.dst, &rule.what)
+        let regions = self.product(&rule.src, &rule.dst, &rule.what);
+        match &rule.when {
+            None => regions,
+            Some(when) => {
+                let rest = self.rest(when);
+                let narrow = |mut region: Region| {
+                    region.sides.iter_mut().skip(4).zip(&rest).for_each(|(side, set)| {
+                        *side = set.clone();
+                    });
+                    Region::new(region.pane, region.sides)
+                };
+                regions.into_iter().filter_map(narrow).collect()
+            }
+        }
+    }
+
+    fn rest(&mut self, when: &Conditions) -> [Side; SIDES - 4] {
+        let state = match when.state {
+            None => self.numbers(0, 1),
+            Some(state) => self.numbers(state as u128, state as u128),
+        };
+        let [ttl, dscp, flags] = [&when.ttl, &when.dscp, &when.flags].map(wide);
+        [state, ttl, dscp, wide(&when.length), flags]
     }
 
     /// The packets from `src` to `dst` of these kinds.
     pub(crate) fn product(&mut self, src: &AddrSet, dst: &AddrSet, what: &What) -> Vec<Region> {
         let mut regions = Vec::new();
+        let [state, ttl, dscp, length, flags] =
+            REST.map(|count| self.numbers(0, count.saturating_sub(1)));
         for pane in Pane::all() {
             let (src, dst) = (self.addrs(src, pane.family), self.addrs(dst, pane.family));
             for [a, b] in self.headers(what, pane) {
-                regions.extend(Region::new(pane, [src.clone(), dst.clone(), a, b]));
+                let [state, ttl, dscp, length, flags] =
+                    [&state, &ttl, &dscp, &length, &flags].map(Clone::clone);
+                let sides = [src.clone(), dst.clone(), a, b, state, ttl, dscp, length, flags];
+                regions.extend(Region::new(pane, sides));
             }
         }
         regions
@@ -160,15 +191,16 @@ impl Sides {
     }
 
     fn ports(&mut self, set: &PortSet) -> Side {
-        let wide = |set: &PortSet| {
-            let ranges = set.ranges().iter().map(|&(lo, hi)| (u128::from(lo), u128::from(hi)));
-            Arc::new(RangeSet::from_ranges(ranges))
-        };
-        self.ports.entry(set.clone()).or_insert_with_key(wide).clone()
+        self.ports.entry(set.clone()).or_insert_with_key(wide::<u16>).clone()
     }
 
     fn numbers(&mut self, lo: u128, hi: u128) -> Side {
         let range = || Arc::new(RangeSet::from_ranges([(lo, hi)]));
         self.numbers.entry((lo, hi)).or_insert_with(range).clone()
     }
+}
+
+fn wide<T: Point + Into<u128>>(set: &RangeSet<T>) -> Side {
+    let ranges = set.ranges().iter().map(|&(lo, hi)| (lo.into(), hi.into()));
+    Arc::new(RangeSet::from_ranges(ranges))
 }

@@ -1,7 +1,7 @@
 //! One packet out of many: the one a person would have thought of.
 
 use super::space::{Region, Side, Sort};
-use rules::{Family, Policy, Query, Transport, Zone};
+use rules::{Family, Header, Policy, Query, State, Transport, Zone};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Ports, types and addresses that say something to a reader, most telling first.
@@ -18,7 +18,7 @@ const OTHER: u8 = 47;
 
 /// A packet of `region`, in this direction.
 pub(crate) fn packet(policy: &Policy, (from, to): (Zone, Zone), region: &Region) -> Query {
-    let [src, dst, a, b] = &region.sides;
+    let [src, dst, a, b, state, ttl, dscp, length, flags] = &region.sides;
     let family = region.pane.family;
     let (src, dst) = (host(policy, from, family, src), host(policy, to, family, dst));
     let port = |side: &Side, wanted: &[u128]| u16::try_from(pick(side, wanted)).unwrap_or(0);
@@ -32,7 +32,17 @@ pub(crate) fn packet(policy: &Policy, (from, to): (Zone, Zone), region: &Region)
         }
         Sort::Other => Transport::Other(OTHER),
     };
-    Query { from, to, src, dst, transport }
+    let plain = Header::PLAIN;
+    let like = |side: &Side, usual: u8| byte(side, &[usual.into()]);
+    let header = Header {
+        state: if state.contains(0) { State::New } else { State::Established },
+        ttl: like(ttl, plain.ttl),
+        dscp: like(dscp, plain.dscp),
+        length: port(length, &[plain.length.into()]),
+        // What opens a connection, with more flags if need be.
+        flags: byte(flags, &[0x02, 0x42, 0x82, 0xc2, 0x0a, 0x22, 0x12]),
+    };
+    Query { from, to, src, dst, transport, header }
 }
 
 fn host(policy: &Policy, zone: Zone, family: Family, side: &Side) -> IpAddr {

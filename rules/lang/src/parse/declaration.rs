@@ -2,7 +2,7 @@
 
 use super::{Parsed, Parser, Reported};
 use crate::Span;
-use crate::ast::{Address, Block, Decl, File, Name, Pair, Redirect, ZoneDecl};
+use crate::ast::{Address, Block, Decl, File, Group, Name, Pair, Redirect, Rule, VmItem, ZoneDecl};
 use crate::lex::Kind;
 use crate::literal;
 use crate::words::{DECLARATIONS, VERDICTS, did_you_mean};
@@ -17,7 +17,7 @@ impl<'a> Parser<'a, '_> {
         match start.text {
             "zone" => file.zones.push(self.zone()?),
             "vm" => {
-                let (name, items) = self.named_list(Self::address);
+                let (name, items) = self.named_list(Self::vm_item);
                 file.vms.push(Decl { name: name?, items });
             }
             "set" => {
@@ -33,14 +33,14 @@ impl<'a> Parser<'a, '_> {
                 });
                 file.services.push(Decl { name, items });
             }
+            "group" => file.groups.push(self.group()?),
             "policy" => file.blocks.push(self.policy()?),
-            "nat" => {
-                self.next();
-                let pair = self.pair()?;
-                self.want_word("masquerade")?;
-                file.nats.push(pair);
-            }
+            "nat" => file.nats.push(self.nat()?),
             "redirect" => file.redirects.push(self.redirect()?),
+            "route" => file.routes.push(self.route()?),
+            "syslog" => file.syslogs.push(self.syslog()?),
+            "timeout" => file.timeouts.push(self.timeout()?),
+            "flows" => file.flow_limits.push(self.flow_limit()?),
             "expect" => file.expects.push(self.expect()?),
             word => {
                 let in_block = VERDICTS.contains(&word);
@@ -127,6 +127,17 @@ impl<'a> Parser<'a, '_> {
         Ok(items)
     }
 
+    fn vm_item(&mut self) -> Parsed<VmItem> {
+        if !self.eat_word("mac") {
+            return self.address().map(VmItem::Address);
+        }
+        let token = self.next();
+        match literal::mac(token.text) {
+            Ok(mac) => Ok(VmItem::Mac(mac, token.span)),
+            Err(fault) => Err(self.fault(fault, token.span)),
+        }
+    }
+
     pub(super) fn address(&mut self) -> Parsed<Address> {
         let token = self.peek();
         if token.kind != Kind::Word || literal::is_name(token.text) {
@@ -142,18 +153,31 @@ impl<'a> Parser<'a, '_> {
 
     /// `FROM -> TO`
     pub(super) fn pair(&mut self) -> Parsed<Pair<'a>> {
-        let from = self.name("the zone where flows begin")?;
+        let from = self.name("the zone or vm where flows begin")?;
         if self.peek().kind != Kind::Arrow {
             self.expected("`->`").help("a direction is written `clients -> uplink`");
             return Err(Reported);
         }
         self.next();
-        Ok(Pair { from, to: self.name("the zone where flows go")? })
+        Ok(Pair { from, to: self.name("the zone or vm where flows go")? })
     }
 
     fn policy(&mut self) -> Parsed<Block<'a>> {
         self.next();
         let pair = self.pair()?;
+        let (rules, close, broken) = self.rules()?;
+        Ok(Block { pair, rules, broken, close })
+    }
+
+    fn group(&mut self) -> Parsed<Group<'a>> {
+        self.next();
+        let name = self.name("the name of the group")?;
+        let (rules, ..) = self.rules()?;
+        Ok(Group { name, rules })
+    }
+
+    /// `{ RULES }`: what was understood, the closing brace, and whether something was not.
+    fn rules(&mut self) -> Parsed<(Vec<Rule<'a>>, Span, bool)> {
         let open = self.want('{')?;
         let (mut rules, mut broken) = (Vec::new(), false);
         loop {
@@ -161,15 +185,13 @@ impl<'a> Parser<'a, '_> {
             match token.kind {
                 Kind::Mark('}') => {
                     self.next();
-                    return Ok(Block { pair, rules, broken, close: token.span });
+                    return Ok((rules, token.span, broken));
                 }
                 Kind::Mark(';') => {
                     self.next();
                 }
-                Kind::End => return self.unclosed(pair, rules, open),
-                Kind::Word if self.is_one_of(&DECLARATIONS) => {
-                    return self.unclosed(pair, rules, open);
-                }
+                Kind::End => break,
+                Kind::Word if self.is_one_of(&DECLARATIONS) => break,
                 Kind::Word | Kind::Arrow | Kind::Mark(_) => match self.rule() {
                     Ok(rule) => rules.push(rule),
                     Err(Reported) => {
@@ -179,16 +201,8 @@ impl<'a> Parser<'a, '_> {
                 },
             }
         }
-    }
-
-    fn unclosed(
-        &mut self,
-        pair: Pair<'a>,
-        rules: Vec<crate::ast::Rule<'a>>,
-        open: Span,
-    ) -> Parsed<Block<'a>> {
         self.unexpected("`}` or a rule").see(open, "this block is not closed");
-        Ok(Block { pair, rules, broken: true, close: open })
+        Ok((rules, open, true))
     }
 
     fn redirect(&mut self) -> Parsed<Redirect> {

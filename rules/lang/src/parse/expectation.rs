@@ -2,10 +2,10 @@
 //! asked about, and claims about them.
 
 use super::{Parsed, Parser, Reported};
-use crate::ast::{Claim, End, Expect, Host, Name, Packet, Proto, Wanted};
+use crate::ast::{Claim, End, Expect, Host, Name, Packet, Proto, Wanted, When};
 use crate::lex::Kind;
 use crate::literal;
-use crate::words::{PROTOCOLS, did_you_mean, is_reserved};
+use crate::words::{ICMP_NAMES, PROTOCOLS, did_you_mean, is_reserved};
 use std::net::SocketAddr;
 
 impl<'a> Parser<'a, '_> {
@@ -21,7 +21,7 @@ impl<'a> Parser<'a, '_> {
         Ok(Expect { span, wanted, packet })
     }
 
-    /// `[FROM -> TO] PROTOCOL from END to END`
+    /// `[FROM -> TO] PROTOCOL from END to END [CONDITIONS]`
     fn packet(&mut self) -> Parsed<Packet<'a>> {
         let start = self.peek().span;
         let pair = if self.peek_at(1).kind == Kind::Arrow { Some(self.pair()?) } else { None };
@@ -30,7 +30,9 @@ impl<'a> Parser<'a, '_> {
         let from = self.end()?;
         self.want_word("to")?;
         let to = self.end()?;
-        Ok(Packet { span: start.to(self.last_span()), pair, proto, from, to })
+        let mut when = When::default();
+        while self.condition(&mut when)? {}
+        Ok(Packet { span: start.to(self.last_span()), pair, proto, from, to, when })
     }
 
     /// A packet and nothing else.
@@ -97,9 +99,17 @@ impl<'a> Parser<'a, '_> {
             "udp" => Proto::Udp,
             "icmp" => {
                 self.next();
-                self.want_word("echo-request")?;
-                return Ok(Proto::EchoRequest);
+                let word = self.peek().text;
+                let named = ICMP_NAMES.iter().find(|(name, _)| *name == word);
+                let Some((_, types)) = named else {
+                    let meant = did_you_mean(word, ICMP_NAMES.map(|(name, _)| name));
+                    self.expected("`echo-request`").maybe_help(meant);
+                    return Err(Reported);
+                };
+                self.next();
+                return Ok(Proto::Icmp(types));
             }
+            "icmp4" | "icmp6" => return self.icmp_type().map(Proto::IcmpType),
             text => {
                 self.expected("`tcp`, `udp` or `icmp echo-request`")
                     .maybe_help(did_you_mean(text, PROTOCOLS));
@@ -111,7 +121,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     /// `HOST`, `HOST:PORT` or `[IPV6]:PORT`
-    fn end(&mut self) -> Parsed<End<'a>> {
+    pub(super) fn end(&mut self) -> Parsed<End<'a>> {
         let start = self.peek();
         if self.eat('[') {
             let address = self.address()?;
@@ -127,7 +137,8 @@ impl<'a> Parser<'a, '_> {
             let span = start.span.to(self.last_span());
             return Ok(End { host: Host::Addr(address.addr), port, span });
         }
-        if start.kind != Kind::Word || is_reserved(start.text) {
+        let is_us = start.text.split(':').next() == Some("firewall");
+        if start.kind != Kind::Word || is_reserved(start.text) && !is_us {
             self.expected("an address or the name of a vm");
             return Err(Reported);
         }
@@ -150,6 +161,9 @@ impl<'a> Parser<'a, '_> {
             crate::Span { start: host_span.end.saturating_add(1).min(span.end), ..span };
         let port = port.map(literal::port).transpose();
         let port = port.map_err(|fault| self.fault(fault, port_span))?;
+        if host == "firewall" {
+            return Ok(End { host: Host::Firewall, port, span });
+        }
         if literal::is_name(host) {
             let host = Host::Vm(Name { text: host, span: host_span });
             return Ok(End { host, port, span });
