@@ -7,10 +7,11 @@ use crate::Kind;
 use crate::life::{Event, Life, Phase, Step, whom};
 use crate::message::{QUERY_MAX, Unusable, question, read_answer, write_query};
 use crate::names::{HostId, Names, RESOLVERS_MAX, Source};
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::net::IpAddr;
+use core::ops::Bound;
 use core::time::Duration;
 use wire::Instant;
 
@@ -24,7 +25,7 @@ const ASKED_PER_CLIENT: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Most names that are looked at in one tick.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 4;
 
 /// A query that is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,15 +52,20 @@ struct Asked {
 #[derive(Debug, Default)]
 pub(crate) struct Asks {
     resolvers: ArrayVec<IpAddr, RESOLVERS_MAX>,
-    /// Names that are to be asked for when there is room.
-    waiting: VecDeque<HostId>,
+    /// Names that are to be asked for when there is room, by client.
+    waiting: BTreeMap<IpAddr, VecDeque<u16>>,
+    /// The client that had its turn last.
+    last: Option<IpAddr>,
     asked: Vec<Asked>,
 }
 
 impl Asks {
     /// Forgets what is asked for some names.
     pub(crate) fn forget(&mut self, which: impl Fn(HostId) -> bool, source: &mut impl Source) {
-        self.waiting.retain(|id| !which(*id));
+        self.waiting.retain(|client, places| {
+            places.retain(|nth| !which(HostId { client: *client, nth: *nth }));
+            !places.is_empty()
+        });
         self.asked.retain(|asked| {
             let over = which(asked.host);
             if over {
@@ -69,9 +75,25 @@ impl Asks {
         });
     }
 
-    fn has_room_for(&self, client: IpAddr) -> bool {
-        let its = self.asked.iter().filter(|asked| asked.host.client == client).count();
-        its < ASKED_PER_CLIENT
+    /// The next name to be asked for: the clients have it in turn.
+    fn next(&mut self) -> Option<HostId> {
+        if self.asked.len() >= ASKED_MAX {
+            return None;
+        }
+        let has_room = |client: &IpAddr| {
+            let its = self.asked.iter().filter(|asked| asked.host.client == *client).count();
+            its < ASKED_PER_CLIENT
+        };
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.waiting.range((after, Bound::Unbounded)).map(|(client, _)| client);
+        let client = *behind.chain(self.waiting.keys()).find(|client| has_room(client))?;
+        self.last = Some(client);
+        let places = self.waiting.get_mut(&client)?;
+        let nth = places.pop_front();
+        if places.is_empty() {
+            self.waiting.remove(&client);
+        }
+        nth.map(|nth| HostId { client, nth })
     }
 }
 
@@ -107,7 +129,7 @@ impl Names {
         for _ in 0..AT_ONCE {
             let Some(id) = self.next_timer(now) else { break };
             let Some(host) = self.host(id) else { continue };
-            let changed = host.known.expire(now, |to| source.is_used(id.client, to));
+            let changed = host.known.expire(now, |over| source.used(id.client, over));
             if changed {
                 self.tell_change(id);
             }
@@ -128,17 +150,12 @@ impl Names {
         if self.asks.resolvers.is_empty() {
             return None;
         }
-        for _ in 0..self.asks.waiting.len().min(AT_ONCE) {
-            if self.asks.asked.len() >= ASKED_MAX {
-                return None;
+        // One that cannot be asked for, for want of a port, comes again after the others.
+        for _ in 0..ASKED_MAX {
+            let id = self.asks.next()?;
+            if let Some(ask) = self.ask(now, id, source) {
+                return Some(ask);
             }
-            let id = self.asks.waiting.pop_front()?;
-            if !self.asks.has_room_for(id.client) {
-                self.asks.waiting.push_back(id);
-                continue;
-            }
-            let Some(ask) = self.ask(now, id, source) else { continue };
-            return Some(ask);
         }
         None
     }
@@ -149,8 +166,8 @@ impl Names {
         self.asks.asked.iter().any(|a| (a.resolver, a.port) == (resolver, port))
     }
 
-    /// A message has come from port 53 of `resolver` to this port of ours. Only addresses that are
-    /// `usable` count. How many were told.
+    /// A message has come from port 53 of `resolver` to this port of ours. How many usable addresses
+    /// were told.
     ///
     /// # Errors
     /// Why nothing is learnt from it. What nobody was asked for is [`Unusable::OtherQuestion`], and
@@ -161,7 +178,6 @@ impl Names {
         resolver: IpAddr,
         port: u16,
         message: &[u8],
-        usable: impl Fn(IpAddr) -> bool,
         source: &mut impl Source,
     ) -> Result<usize, Unusable> {
         let id = message.first_chunk().map(|id| u16::from_be_bytes(*id));
@@ -179,7 +195,7 @@ impl Names {
         source.give_port_back(asked.port);
         match told {
             Ok(mut answer) => {
-                answer.told.retain(|told| usable(told.addr));
+                answer.told.retain(|told| source.is_usable(told.addr));
                 let shortest = answer.told.iter().map(|told| told.ttl).min();
                 let event = if shortest.is_some() { Event::Told } else { Event::None };
                 self.learn(now, host, &answer);
@@ -211,7 +227,7 @@ impl Names {
             Step::Stay => {}
             Step::Ask => {
                 host.due = None;
-                self.asks.waiting.push_back(id);
+                self.asks.waiting.entry(id.client).or_default().push_back(id.nth);
             }
             Step::Refresh => host.due = Some(now + ahead(ttl.unwrap_or(0))),
             Step::Rest(rest) => host.due = Some(now + rest),

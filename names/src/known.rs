@@ -5,6 +5,7 @@
 
 use crate::message::ADDRS_MAX;
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::net::IpAddr;
 use core::time::Duration;
 use wire::Instant;
@@ -76,14 +77,22 @@ impl Known {
         before.is_none()
     }
 
-    /// Takes out what is over. An address that is still `used` is kept a minute longer, unless it was
-    /// told too long ago. Whether the set changed.
-    pub(crate) fn expire(&mut self, now: Instant, mut used: impl FnMut(IpAddr) -> bool) -> bool {
+    /// Takes out what is over. An address that is still used is kept a minute longer, unless it was
+    /// told too long ago; `used` says of some addresses which are, by the bits of a number. Whether the
+    /// set changed.
+    pub(crate) fn expire(&mut self, now: Instant, used: impl FnOnce(&[IpAddr]) -> u64) -> bool {
         let before = (self.addrs.len(), self.partial.is_some());
         self.partial = self.partial.filter(|until| *until > now);
+        let is_over = |place: &Place| place.until <= now && place.last > now;
+        let over: ArrayVec<IpAddr, ADDRS_MAX> =
+            self.addrs.iter().filter(|place| is_over(place)).map(|place| place.addr).collect();
+        let mut used = if over.is_empty() { 0 } else { used(&over) };
         self.addrs.retain_mut(|place| {
-            if place.until <= now && place.last > now && used(place.addr) {
-                place.until = (now + TTL_MIN).min(place.last);
+            if is_over(place) {
+                if used & 1 == 1 {
+                    place.until = (now + TTL_MIN).min(place.last);
+                }
+                used >>= 1;
             }
             place.until > now
         });
@@ -120,8 +129,8 @@ mod tests {
             assert!(known.tell(start, addr(1), ttl, true));
             let end = start + Duration::from_secs(secs);
             assert_eq!(known.deadline(), Some(end));
-            assert!(!known.expire(end - Duration::from_nanos(1), |_| false));
-            assert!(known.expire(end, |_| false), "{ttl}");
+            assert!(!known.expire(end - Duration::from_nanos(1), |_| 0));
+            assert!(known.expire(end, |_| 0), "{ttl}");
             assert_eq!(known.len(), 0);
         }
     }
@@ -147,7 +156,9 @@ mod tests {
         let mut minutes = 0;
         while let Some(due) = known.deadline() {
             now = due;
-            known.expire(now, |used| used == addr(1));
+            known.expire(now, |over| {
+                over.iter().rev().fold(0, |used, over| used << 1 | u64::from(*over == addr(1)))
+            });
             assert!(!known.addrs().any(|known| known == addr(2)));
             minutes += 1;
         }
@@ -165,8 +176,8 @@ mod tests {
         assert!(known.tell(start, addr(99), 100, true), "that it is partial is a change");
         assert!(!known.tell(start, addr(98), 90, true));
         assert_eq!((known.len(), known.is_whole()), (ADDRS_MAX, false));
-        assert!(!known.expire(Instant::from_secs(99), |_| false));
-        assert!(known.expire(Instant::from_secs(100), |_| false));
+        assert!(!known.expire(Instant::from_secs(99), |_| 0));
+        assert!(known.expire(Instant::from_secs(100), |_| 0));
         assert!(known.is_whole());
         let mut full = Known::default();
         assert!(full.tell(start, addr(1), 0, false));

@@ -30,8 +30,10 @@ pub trait Source {
     fn give_port_back(&mut self, port: u16);
     /// A number nobody can guess.
     fn draw(&mut self) -> u16;
-    /// Whether a flow of the client with this address goes to `to`.
-    fn is_used(&mut self, client: IpAddr, to: IpAddr) -> bool;
+    /// To which of `addrs` the client with this address has flows, by the bits of a number.
+    fn used(&mut self, client: IpAddr, addrs: &[IpAddr]) -> u64;
+    /// Whether a name may have this address: not if it is ours or a client's, or can never be routed.
+    fn is_usable(&mut self, addr: IpAddr) -> bool;
 }
 
 /// A name of a client: the address of the client, and the place among its names.
@@ -141,6 +143,11 @@ impl Names {
         self.live.client_gone(vm);
     }
 
+    /// An answer to a query of a client cannot be read: there will be no other.
+    pub fn client_is_not_told(&mut self, vm: Port, (port, id): (u16, u16)) {
+        self.live.forget(vm, Ticket { port, id });
+    }
+
     /// Whether any rule of a client with these addresses uses a name.
     #[must_use]
     pub fn any(&self, addrs: &[IpAddr]) -> bool {
@@ -171,8 +178,8 @@ impl Names {
         self.live.waits(vm, Ticket { port, id })
     }
 
-    /// The answer to such a query has come, or what seems to be one; there will be no other. Only
-    /// addresses that are `usable` count. How many were told.
+    /// The answer to such a query has come, or what seems to be one; there will be no other. How
+    /// many usable addresses were told.
     ///
     /// # Errors
     /// Why nothing is learnt from it.
@@ -183,7 +190,7 @@ impl Names {
         addrs: &[IpAddr],
         (port, id): (u16, u16),
         message: &[u8],
-        usable: impl Fn(IpAddr) -> bool,
+        source: &mut impl Source,
     ) -> Result<usize, Unusable> {
         let asked = self.live.take(now, vm, Ticket { port, id });
         let (kind, hash) = asked.ok_or(Unusable::OtherQuestion)?;
@@ -192,7 +199,7 @@ impl Names {
             return Err(Unusable::OtherQuestion);
         }
         let mut answer = read_answer(message, question.question, kind)?;
-        answer.told.retain(|told| usable(told.addr));
+        answer.told.retain(|told| source.is_usable(told.addr));
         let ids: Vec<HostId> = self.asked_for(addrs, &question).collect();
         for id in ids {
             self.learn(now, id, &answer);

@@ -24,6 +24,11 @@ impl Links {
 }
 
 impl Links {
+    /// The value behind it in its list, if it is not the last.
+    pub(crate) fn next(&self) -> Option<u32> {
+        Some(self.next).filter(|next| *next < ANCHOR)
+    }
+
     /// Of a value that is in a ring of its own.
     pub(crate) const fn alone(index: u32) -> Self {
         Self { prev: index, next: index }

@@ -5,9 +5,11 @@
 
 use crate::nat::Nat;
 use crate::ports::Walk;
+use crate::state::Class;
 use chacha20::ChaCha20Rng;
+use core::net::IpAddr;
 use rand_pcg::rand_core::Rng;
-use wire::Proto;
+use wire::{Addr, Instant, Port, Proto};
 
 impl Nat {
     /// Takes an external port for the firewall itself, drawn like those of flows. No flow has it until
@@ -23,6 +25,35 @@ impl Nat {
     pub fn give_port_back(&mut self, proto: Proto, port: u16) {
         self.ports.of_mut(proto).release(port);
         self.clients.restore(proto);
+    }
+
+    /// To which of `addrs` (at most 64) a client has flows that are answered: bit n for the n-th.
+    #[must_use]
+    pub fn talks_to(&self, now: Instant, client: Port, addrs: &[IpAddr]) -> u64 {
+        let slot = client.slot.0;
+        if self.clients.get(slot).is_none_or(|holding| holding.client != client) {
+            return 0;
+        }
+        let mut found = 0;
+        let mut next = self.clients.first(slot, Class::Settled);
+        while let Some((index, flow)) = next.and_then(|at| Some((at, self.flows.get(at)?))) {
+            next = flow.siblings.next();
+            for (bit, _) in
+                (0u32..64).zip(addrs).filter(|(_, addr)| Addr::from(**addr) == flow.asked)
+            {
+                if self.live(now, index).is_some() {
+                    found |= 1 << bit;
+                }
+            }
+        }
+        found
+    }
+
+    /// A key that nobody outside can guess.
+    pub fn draw_key(&mut self) -> [u8; 16] {
+        let mut key = [0; 16];
+        self.keyed.fill_bytes(&mut key);
+        key
     }
 
     /// A number that nobody outside can guess.

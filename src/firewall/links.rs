@@ -31,6 +31,16 @@ pub enum Link {
     },
 }
 
+impl Link {
+    /// The addresses of a client.
+    pub(super) fn addrs(&self) -> &[IpAddr] {
+        match self {
+            Self::Client { addrs, .. } => addrs,
+            Self::Uplink { .. } => &[],
+        }
+    }
+}
+
 /// What is needed to send a frame to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
@@ -127,10 +137,12 @@ impl Links {
 
     /// Whether the client at `port` has an IPv6 address.
     pub(super) fn speaks_ipv6(&self, port: Port) -> bool {
-        match self.place(port).map(|place| &place.link) {
-            Some(Link::Client { addrs, .. }) => addrs.iter().any(IpAddr::is_ipv6),
-            Some(Link::Uplink { .. }) | None => false,
-        }
+        self.addrs(port).iter().any(IpAddr::is_ipv6)
+    }
+
+    /// The addresses of the client at `port`.
+    pub(super) fn addrs(&self, port: Port) -> &[IpAddr] {
+        self.place(port).map(|place| place.link.addrs()).unwrap_or_default()
     }
 
     /// Whether any client has the address `addr`.

@@ -16,6 +16,7 @@ impl Firewall {
         let changed = self.own.set(client, tree);
         if changed {
             self.ask_again_about(client);
+            self.take_names(self.last, client);
         }
         changed
     }
@@ -27,7 +28,7 @@ impl Firewall {
     }
 
     /// The rules of the client with this address are others.
-    fn ask_again_about(&mut self, client: IpAddr) {
+    pub(super) fn ask_again_about(&mut self, client: IpAddr) {
         let ports: Vec<Port> = self.links.owners(client).collect();
         for port in ports {
             self.epochs.change(port);

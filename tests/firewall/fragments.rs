@@ -7,7 +7,7 @@ use crate::world::{
 use wire::{DropReason, TcpFlags, Verdict};
 
 /// Cuts an IPv4 frame at these offsets of its payload.
-fn cut(frame: &[u8], id: u16, at: &[usize]) -> Vec<Vec<u8>> {
+pub fn cut(frame: &[u8], id: u16, at: &[usize]) -> Vec<Vec<u8>> {
     let data = &frame[34..];
     let ends = at.iter().copied().chain([data.len()]).skip(1);
     let piece = |(start, end): (usize, usize)| {

@@ -32,18 +32,31 @@ struct Client {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Names {
     resolvers: Vec<IpAddr>,
-    hosts: BTreeMap<HostName, Vec<IpAddr>>,
+    /// For each client by itself: what one is told is nothing to another.
+    hosts: BTreeMap<(IpAddr, HostName), Named>,
+}
+
+/// The addresses that something named has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    addrs: Vec<IpAddr>,
+    /// Whether it has no others.
+    whole: bool,
 }
 
 impl Trees {
     /// Takes the tree that was committed for `client`, or why it was not understood. Whether
     /// anything changed: dom0 often writes what already stands there.
     pub fn set(&mut self, client: IpAddr, tree: Result<Tree, TreeError>) -> bool {
-        let rules = self.names.compile(Family::of(client), &tree);
+        let rules = self.names.compile(client, &tree);
         let new = Client { tree, index: Index::new(&rules), rules };
         if self.clients.get(&client) == Some(&new) {
             return false;
         }
+        // Names that are no longer used are no longer known.
+        self.names
+            .hosts
+            .retain(|(of, host), _| *of != client || new.hosts().any(|used| used == host));
         self.clients.insert(client, new);
         self.settled = false;
         true
@@ -63,23 +76,40 @@ impl Trees {
 
     /// Says which addresses `specialtarget=dns` means. Whether that changed any rule.
     pub fn set_resolvers(&mut self, resolvers: &[IpAddr]) -> bool {
+        if self.names.resolvers == resolvers {
+            return false;
+        }
         self.names.resolvers = resolvers.to_vec();
-        self.compile_again()
+        let clients: Vec<IpAddr> = self.clients.keys().copied().collect();
+        clients.into_iter().fold(false, |changed, client| self.compile_again(client) | changed)
     }
 
-    /// Says which addresses `host` has. Whether that changed any rule.
-    pub fn set_host(&mut self, host: HostName, addrs: Vec<IpAddr>) -> bool {
-        self.names.hosts.insert(host, addrs);
-        self.compile_again()
+    /// Says which addresses `host` has for `client`; none if that is not known, and `whole` if there are
+    /// no others. Whether that changed any rule.
+    pub fn set_host(
+        &mut self,
+        client: IpAddr,
+        host: HostName,
+        addrs: Vec<IpAddr>,
+        whole: bool,
+    ) -> bool {
+        if addrs.is_empty() {
+            self.names.hosts.remove(&(client, host));
+        } else {
+            self.names.hosts.insert((client, host), Named { addrs, whole });
+        }
+        self.compile_again(client)
     }
 
-    /// Every host name the rules use.
-    pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
-        let trees = self.clients.values().filter_map(|client| client.tree.as_ref().ok());
-        trees.flat_map(|tree| tree.rules.values()).filter_map(|rule| match &rule.target {
-            Target::Host(name) => Some(name),
-            Target::Any | Target::Net(_) => None,
-        })
+    /// Forgets which addresses hosts have for `client`. Whether that changed any rule.
+    pub fn forget_hosts(&mut self, client: IpAddr) -> bool {
+        self.names.hosts.retain(|(of, _), _| *of != client);
+        self.compile_again(client)
+    }
+
+    /// Every host name the rules of `client` use.
+    pub fn hosts(&self, client: IpAddr) -> impl Iterator<Item = &HostName> {
+        self.clients.get(&client).into_iter().flat_map(Client::hosts)
     }
 
     /// Every client that is blocked because its tree was not understood.
@@ -111,18 +141,16 @@ impl Trees {
         Some((rules, tree.policy.action()))
     }
 
-    fn compile_again(&mut self) -> bool {
-        let mut changed = false;
-        for (addr, client) in &mut self.clients {
-            let rules = self.names.compile(Family::of(*addr), &client.tree);
-            if rules != client.rules {
-                changed = true;
-                self.settled = false;
-                client.index = Index::new(&rules);
-                client.rules = rules;
-            }
+    fn compile_again(&mut self, addr: IpAddr) -> bool {
+        let Some(client) = self.clients.get_mut(&addr) else { return false };
+        let rules = self.names.compile(addr, &client.tree);
+        if rules == client.rules {
+            return false;
         }
-        changed
+        self.settled = false;
+        client.index = Index::new(&rules);
+        client.rules = rules;
+        true
     }
 }
 
@@ -143,13 +171,24 @@ impl PartialEq for Client {
 
 impl Eq for Client {}
 
+impl Client {
+    fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        let rules = self.tree.iter().flat_map(|tree| tree.rules.values());
+        rules.filter_map(|rule| match &rule.target {
+            Target::Host(name) => Some(name),
+            Target::Any | Target::Net(_) => None,
+        })
+    }
+}
+
 impl Names {
-    fn compile(&self, family: Family, tree: &Result<Tree, TreeError>) -> Vec<Rule> {
+    fn compile(&self, client: IpAddr, tree: &Result<Tree, TreeError>) -> Vec<Rule> {
         let Ok(tree) = tree else { return Vec::new() };
+        let family = Family::of(client);
         let any = Arc::new(AddrSet::any());
         let compile = |(number, text): (&u16, &RuleText)| {
             let what = text.what(family)?;
-            let dst = Arc::new(self.dst(text));
+            let dst = Arc::new(self.dst(client, text));
             let then = Then::Do(text.action.action());
             let src = any.clone();
             let line = u32::from(*number);
@@ -160,24 +199,29 @@ impl Names {
     }
 
     /// Where a rule applies.
-    fn dst(&self, text: &RuleText) -> AddrSet {
+    fn dst(&self, client: IpAddr, text: &RuleText) -> AddrSet {
         let target = match &text.target {
             Target::Any => AddrSet::any(),
             Target::Net(net) => net.clone(),
-            Target::Host(name) => known_or(text.action, self.hosts.get(name).map(Vec::as_slice)),
+            Target::Host(name) => {
+                let known = self.hosts.get(&(client, name.clone()));
+                known_or(text.action, known.map(|named| (&*named.addrs, named.whole)))
+            }
         };
         if !text.dns {
             return target;
         }
-        target.intersection(&known_or(text.action, Some(&self.resolvers)))
+        target.intersection(&known_or(text.action, Some((&self.resolvers, true))))
     }
 }
 
 /// A name whose addresses are not known may stand for any: until they are, a rule that accepts it
-/// applies nowhere, and one that drops it everywhere.
-fn known_or(action: Verdict, addrs: Option<&[IpAddr]>) -> AddrSet {
-    match (addrs, action) {
-        (Some(addrs), _) if !addrs.is_empty() => AddrSet::from_addrs(addrs.iter().copied()),
+/// applies nowhere, and one that drops it everywhere. If only some are known, those are accepted.
+fn known_or(action: Verdict, known: Option<(&[IpAddr], bool)>) -> AddrSet {
+    match (known, action) {
+        (Some((addrs, whole)), _) if !addrs.is_empty() && (whole || action == Verdict::Accept) => {
+            AddrSet::from_addrs(addrs.iter().copied())
+        }
         (_, Verdict::Accept) => AddrSet::EMPTY,
         (_, Verdict::Drop) => AddrSet::any(),
     }

@@ -197,14 +197,29 @@ fn a_host_is_nowhere_for_accept_and_anywhere_for_drop_until_it_is_resolved() {
     assert_eq!(ask(&dropping, VM, "1.1.1.1", tcp(443)), REFUSED);
     assert_eq!(ask(&dropping, VM, "1.1.1.1", udp(443)), Action::Accept);
     for trees in [&mut accepting, &mut dropping] {
-        assert_eq!(trees.hosts().collect::<Vec<_>>(), [&name]);
-        assert!(trees.set_host(name.clone(), vec![ip("1.1.1.1"), ip("2001:db8::1")]));
-        assert!(!trees.set_host(name.clone(), vec![ip("2001:db8::1"), ip("1.1.1.1")]));
+        assert_eq!(trees.hosts(ip(VM)).collect::<Vec<_>>(), [&name]);
+        let other = ip("10.137.0.99");
+        let mut set = |client, addrs: &[&str], whole| {
+            let addrs = addrs.iter().map(|addr| ip(addr)).collect();
+            trees.set_host(client, name.clone(), addrs, whole)
+        };
+        assert!(!set(other, &["9.9.9.9"], true), "another's affair");
+        assert!(set(ip(VM), &["1.1.1.1", "2001:db8::1"], true));
+        assert!(!set(ip(VM), &["2001:db8::1", "1.1.1.1"], true));
     }
     assert_eq!(ask(&accepting, VM, "1.1.1.1", tcp(443)), Action::Accept);
     assert_eq!(ask(&accepting, VM, "1.1.1.2", tcp(443)), REFUSED);
     assert_eq!(ask(&dropping, VM, "1.1.1.1", tcp(443)), REFUSED);
     assert_eq!(ask(&dropping, VM, "1.1.1.2", tcp(443)), Action::Accept);
+    // If it has others, nobody knows which.
+    for trees in [&mut accepting, &mut dropping] {
+        trees.set_host(ip(VM), name.clone(), vec![ip("1.1.1.1")], false);
+    }
+    assert_eq!(ask(&accepting, VM, "1.1.1.1", tcp(443)), Action::Accept);
+    assert_eq!(ask(&accepting, VM, "1.1.1.2", tcp(443)), REFUSED);
+    assert_eq!(ask(&dropping, VM, "1.1.1.2", tcp(443)), REFUSED);
+    assert!(dropping.forget_hosts(ip(VM)) != accepting.forget_hosts(ip(VM)));
+    assert_eq!(ask(&accepting, VM, "1.1.1.1", tcp(443)), REFUSED);
 }
 
 #[test]

@@ -1,0 +1,255 @@
+//! Names in the rules of clients' own VMs: how the firewall asks for them, and learns from what clients
+//! are told.
+//!
+//! In: queries and answers that pass, answers to our own queries, clients that come and go. Out: queries
+//! of our own, and rules that know the addresses of their names before the packets that need them. Never:
+//! a packet that waits, is changed or dropped because of a name, or an answer that is believed although it
+//! was not asked for.
+
+use super::Firewall;
+use super::is_martian;
+use super::links::{Links, Reach};
+use core::net::IpAddr;
+use nat::Nat;
+use wire::{
+    DropReason, Instant, Outbox, Packet, Port, Proto, REPLY_MAX, Transport, Unparsed, Verdict,
+    reply,
+};
+
+/// The port of resolvers.
+const DNS: u16 = 53;
+
+/// Most queries of our own that are sent in one turn of the loop.
+const ASKS_AT_ONCE: usize = 8;
+
+/// What the table of names takes from the rest of the firewall.
+pub(super) struct Rest<'a> {
+    now: Instant,
+    nat: &'a mut Nat,
+    links: &'a Links,
+    ours: [Option<IpAddr>; 2],
+}
+
+impl names::Source for Rest<'_> {
+    fn take_port(&mut self) -> Option<u16> {
+        self.nat.take_port(Proto::Udp)
+    }
+
+    fn give_port_back(&mut self, port: u16) {
+        self.nat.give_port_back(Proto::Udp, port);
+    }
+
+    fn draw(&mut self) -> u16 {
+        self.nat.draw()
+    }
+
+    fn used(&mut self, client: IpAddr, addrs: &[IpAddr]) -> u64 {
+        let owners = self.links.owners(client);
+        owners.fold(0, |used, port| used | self.nat.talks_to(self.now, port, addrs))
+    }
+
+    fn is_usable(&mut self, addr: IpAddr) -> bool {
+        !is_martian(addr)
+            && !is_internal(addr)
+            && !self.ours.contains(&Some(addr))
+            && !self.nat.has_external(addr)
+            && !self.links.is_a_client(addr)
+    }
+}
+
+/// Whether Qubes gives this address to its own VMs, or means its own resolvers by it.
+const fn is_internal(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => matches!(addr.octets(), [10, 137..=139, ..]),
+        IpAddr::V6(addr) => matches!(addr.segments(), [0xfd09, 0x24ef, 0x4179, ..]),
+    }
+}
+
+impl Firewall {
+    /// The table of names, and the rest of the firewall as it sees it.
+    fn with_names(&mut self, now: Instant) -> (&mut names::Names, Rest<'_>) {
+        let Self { names, nat, links, addr4, addr6, .. } = self;
+        let ours = [addr4.map(IpAddr::V4), addr6.map(IpAddr::V6)];
+        (names, Rest { now, nat, links, ours })
+    }
+
+    /// The rules of the client with this address are others, or it came or went: nobody is asked for the
+    /// sake of one that is not there.
+    pub(super) fn take_names(&mut self, now: Instant, client: IpAddr) {
+        let is_there = self.links.is_a_client(client);
+        if !is_there {
+            self.own.forget_hosts(client);
+        }
+        let Self { names, nat, links, addr4, addr6, own, .. } = self;
+        let ours = [addr4.map(IpAddr::V4), addr6.map(IpAddr::V6)];
+        let hosts = own.hosts(client).filter(|_| is_there).map(|host| host.as_str());
+        names.set_hosts(now, client, hosts, &mut Rest { now, nat, links, ours });
+    }
+
+    /// The resolvers that answer have changed, or may have.
+    pub(super) fn take_resolvers(&mut self, now: Instant) {
+        let of_policy = || self.policy.as_ref()?.parts().redirect_dns.as_ref();
+        let dns = self.dns.as_ref().or_else(of_policy);
+        let reals = dns.map(|dns| dns.reals.clone()).unwrap_or_default();
+        let (names, mut rest) = self.with_names(now);
+        names.set_resolvers(now, &reals, &mut rest);
+    }
+
+    /// Nothing ran for so long.
+    pub(super) fn names_paused(&mut self, now: Instant, silence: core::time::Duration) {
+        let (names, mut rest) = self.with_names(now);
+        names.paused(now, silence, &mut rest);
+    }
+
+    /// There is an uplink, perhaps another one.
+    pub(super) fn ask_for_names_anew(&mut self, now: Instant) {
+        let (names, mut rest) = self.with_names(now);
+        names.ask_anew(now, &mut rest);
+    }
+
+    /// Asks for names that are due; says when to do so again.
+    pub(super) fn ask_for_names(&mut self, now: Instant, out: &mut Outbox<'_>) -> Option<Instant> {
+        let (names, mut rest) = self.with_names(now);
+        names.tick(now, &mut rest);
+        self.obey_names();
+        let Some(uplink) = self.links.uplink() else { return self.names.deadline() };
+        for _ in 0..ASKS_AT_ONCE {
+            let (names, mut rest) = self.with_names(now);
+            let Some(ask) = names.next_ask(now, &mut rest) else {
+                return self.names.deadline();
+            };
+            self.send_ask(uplink, &ask, out);
+        }
+        Some(now)
+    }
+
+    /// Sends a query. One for which there is no room counts as lost, and is sent again.
+    fn send_ask(&mut self, uplink: Reach, ask: &names::Ask, out: &mut Outbox<'_>) {
+        let Some(us) = self.own_addr(ask.resolver) else { return };
+        let hop = if ask.resolver.is_ipv6() { &self.hop6 } else { &self.hop4 };
+        let link = reply::Link { dst: hop.mac(), src: uplink.mac };
+        let write = |place: &mut [u8; REPLY_MAX]| {
+            reply::datagram(link, (us, ask.port), (ask.resolver, DNS), &ask.message, place)
+        };
+        let sent = out.reply(uplink.port, write).is_ok();
+        self.counters.answered(sent);
+    }
+
+    /// Whether a packet of the world is to a port from which we asked a resolver, and from that one.
+    pub(super) fn is_for_names(&self, packet: &Packet<'_>) -> bool {
+        match packet.transport {
+            Transport::Udp(udp) => {
+                udp.sport == DNS
+                    && self.own_addr(packet.dst) == Some(packet.dst)
+                    && self.names.waits_for(packet.src, udp.dport)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the answer to a query of our own, if that is what it is.
+    pub(super) fn take_answer(&mut self, now: Instant, packet: &Packet<'_>) -> Verdict {
+        let message = match whole_message(packet) {
+            Ok(message) => message,
+            Err(verdict) => return verdict,
+        };
+        let Transport::Udp(udp) = packet.transport else { return DropReason::Unsolicited.into() };
+        let (names, mut rest) = self.with_names(now);
+        let told = names.is_told(now, packet.src, udp.dport, message, &mut rest);
+        self.obey_names();
+        match told {
+            Err(names::Unusable::OtherQuestion) => DropReason::Unsolicited.into(),
+            Ok(_) | Err(_) => DropReason::Answered.into(),
+        }
+    }
+
+    /// Has all of a query brought that a client sends to its resolver, if its rules use names.
+    ///
+    /// # Errors
+    /// [`Verdict::NeedWhole`].
+    pub(super) fn look_at_query(&self, from: Port, packet: &Packet<'_>) -> Result<(), Verdict> {
+        if self.names.any(self.links.addrs(from)) { bring_whole(packet) } else { Ok(()) }
+    }
+
+    /// A client's query has left by this external port, under this id.
+    pub(super) fn note_query(
+        &mut self,
+        now: Instant,
+        from: Port,
+        left: (u16, u16),
+        packet: &Packet<'_>,
+    ) {
+        let addrs = self.links.addrs(from);
+        if self.names.any(addrs) {
+            let message = whole_message(packet).unwrap_or_default();
+            self.names.client_asks(now, from, addrs, left, message);
+        }
+    }
+
+    /// Has all of an answer brought that a client waits for because of a name in its rules.
+    ///
+    /// # Errors
+    /// [`Verdict::NeedWhole`].
+    pub(super) fn look_at_answer(
+        &self,
+        client: Port,
+        left: (u16, u16),
+        packet: &Packet<'_>,
+    ) -> Result<(), Verdict> {
+        if self.names.client_waits(client, left) { bring_whole(packet) } else { Ok(()) }
+    }
+
+    /// The answer to a client's query is about to be sent on to it: what it tells of names is in the
+    /// rules by then.
+    pub(super) fn learn(
+        &mut self,
+        now: Instant,
+        client: Port,
+        left: (u16, u16),
+        packet: &Packet<'_>,
+    ) {
+        if !self.names.client_waits(client, left) {
+            return;
+        }
+        let Ok(message) = whole_message(packet) else {
+            return self.names.client_is_not_told(client, left);
+        };
+        let (names, mut rest) = self.with_names(now);
+        let addrs = rest.links.addrs(client);
+        // That nothing was learnt is nothing to the client.
+        let _ = names.client_is_told(now, client, addrs, left, message, &mut rest);
+        self.obey_names();
+    }
+
+    /// Puts the addresses of names that changed into the rules.
+    fn obey_names(&mut self) {
+        while let Some(change) = self.names.next_change() {
+            let names::Change { client, host, addrs, whole } = change;
+            let Ok(host) = host.parse() else { continue };
+            if self.own.set_host(client, host, addrs, whole) {
+                self.ask_again_about(client);
+            }
+        }
+    }
+}
+
+/// Has all of a packet brought if that is possible. One that is too long is not looked at.
+fn bring_whole(packet: &Packet<'_>) -> Result<(), Verdict> {
+    match packet.need_whole() {
+        Err(Unparsed::NeedWhole) if packet.fragment.is_none() => Err(Verdict::NeedWhole),
+        _ => Ok(()),
+    }
+}
+
+/// The message in a datagram that is whole, no fragment, and what its sender sent.
+///
+/// # Errors
+/// What to do with it instead.
+fn whole_message<'a>(packet: &Packet<'a>) -> Result<&'a [u8], Verdict> {
+    packet.trust_checksum()?;
+    packet.need_whole()?;
+    let Transport::Udp(udp) = packet.transport else { return Err(DropReason::BadHeader.into()) };
+    let len = usize::try_from(udp.data).unwrap_or(usize::MAX);
+    let message = packet.l4_bytes().get(8..).and_then(|payload| payload.get(..len));
+    message.ok_or(DropReason::Truncated.into())
+}
