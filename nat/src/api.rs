@@ -24,7 +24,7 @@ impl Direction {
 }
 
 /// Keyed hash of a tuple: only comparable within one translator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hash(pub(crate) u64);
 
 /// A flow. Places are used again; the generation tells the old flow from the new one, and a stale

@@ -18,9 +18,9 @@ mod inbound;
 mod limit;
 mod links;
 mod log;
-mod names;
 mod outbound;
 mod policy;
+mod short;
 mod told;
 
 pub use counters::Counters;
@@ -30,7 +30,6 @@ pub use log::{Author, Event, Line, Log, LogLevel};
 pub use nat::{Budget, ConfigError};
 pub use rules::DnsRedirect;
 
-use ::names::Names;
 use arrayvec::ArrayVec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
@@ -39,12 +38,12 @@ use hop::Hop;
 use limit::Rates;
 use links::{Links, Reach, Side};
 use log::Journal;
-use nat::{Early, FlowId, Fragments, Hash, Nat, StaticError, Statics};
+use nat::{Direction, Early, FlowId, Fragments, Hash, Nat, StaticError, Statics};
 use rules::Policy;
 use rules::qubes::Trees;
 use wire::{
-    BATCH, DropReason, Emit, Frame, Instant, Mac, Outbox, Packet, Parsed, Port, Rewrite,
-    Translation, Tuple, Unparsed, Verdict, parse,
+    BATCH, DropReason, Emit, Frame, Instant, Mac, Outbox, Packet, Parsed, Plain, Port, Rewrite,
+    Translation, Verdict, parse,
 };
 
 /// Most flows whose end is seen to in one [`Firewall::tick`].
@@ -104,8 +103,6 @@ pub struct Firewall {
     policy: Option<Policy>,
     /// The VMs' own rules.
     own: Trees,
-    /// Which addresses the names in them stand for.
-    names: Names,
     /// Count up with every change of the rules; flows accepted before are asked again.
     epochs: Epochs,
     /// What rules that keep to a rate have spent.
@@ -129,10 +126,11 @@ pub struct Firewall {
 type Outcome = Result<Emit, Verdict>;
 
 /// A frame on its way through the three loops.
-struct Seen<'a> {
+struct Seen {
     side: Option<Side>,
-    parsed: Result<Parsed<'a>, Unparsed>,
-    key: Option<(Hash, Tuple)>,
+    /// What it is, and the hash of its key, if it is of the plain kind.
+    plain: Option<Plain>,
+    hash: Hash,
     flow: Option<FlowId>,
 }
 
@@ -145,13 +143,13 @@ impl Firewall {
         // What fragments take is not there for flows.
         let own = Fragments::bytes(config.nat.slots).saturating_add(2 * Early::BYTES);
         let flows = Budget { bytes: budget.bytes.saturating_sub(own) };
-        let mut nat = Nat::new(config.nat, flows, secret).map_err(|error| match error {
+        let nat = Nat::new(config.nat, flows, secret).map_err(|error| match error {
             ConfigError::Budget { least } => {
                 ConfigError::Budget { least: least.saturating_add(own) }
             }
             other => other,
         })?;
-        let mut firewall = Self {
+        Ok(Self {
             addr4: config.addr4,
             addr6: config.addr6,
             hop4: Hop::new(config.next_hop4),
@@ -161,7 +159,6 @@ impl Firewall {
             rates: Rates::new(config.policy.as_ref()),
             policy: config.policy,
             own: Trees::default(),
-            names: Names::new(nat.draw_key()),
             epochs: Epochs::new(config.nat.slots),
             level: config.log,
             fragments: Fragments::new(config.nat.slots),
@@ -172,9 +169,7 @@ impl Firewall {
             network: None,
             last: Instant::ZERO,
             journal: Journal::new(),
-        };
-        firewall.take_resolvers(Instant::ZERO);
-        Ok(firewall)
+        })
     }
 
     /// An interface can be used from now on. Flows of another client that had its name are over, and
@@ -191,26 +186,18 @@ impl Firewall {
             }
             self.hop4.start(now);
             self.hop6.start(now);
-            self.ask_for_names_anew(now);
         }
-        let addrs = link.addrs().to_vec();
         self.links.up(now, port, link);
-        for addr in addrs {
-            self.take_names(now, addr);
-        }
     }
 
     /// An interface is gone. A client's flows go with it; those through an uplink wait for its return.
     pub fn port_down(&mut self, now: Instant, port: Port) {
+        self.epochs.change_ways();
         match self.links.down(port) {
-            Some(Link::Client { addrs, .. }) => {
+            Some(Link::Client { .. }) => {
                 self.nat.client_gone(now, port);
                 self.fragments.client_gone(port);
                 self.early_out.forget(port);
-                self.names.client_gone(port);
-                for addr in addrs {
-                    self.take_names(now, addr);
-                }
             }
             Some(Link::Uplink { .. }) => {
                 self.hop4.stop();
@@ -236,15 +223,18 @@ impl Firewall {
         self.awake(now);
         // Three loops, so that the memory that one step waits for is already on its way for all.
         // Filled in place: collected, all of it would be moved once more.
-        let mut batch = ArrayVec::<Seen<'_>, BATCH>::new();
+        let mut batch = ArrayVec::<Seen, BATCH>::new();
         batch.extend(frames.iter().take(BATCH).map(|frame| self.see(frame)));
         for seen in &mut batch {
-            seen.flow = self.find(now, seen);
+            seen.flow = self.find(seen);
         }
         for (seen, frame) in batch.iter().zip(frames) {
-            let verdict = match self.decide(now, frame.from, seen, out) {
-                Ok(emit) => Verdict::Emit(emit),
-                Err(verdict) => verdict,
+            let verdict = match self.short_way(now, frame, seen, out) {
+                Some(emit) => Verdict::Emit(emit),
+                None => match self.long_way(now, frame, seen, out) {
+                    Ok(emit) => Verdict::Emit(emit),
+                    Err(verdict) => verdict,
+                },
             };
             self.counters.count(&verdict, frame.len);
             out.decide(verdict);
@@ -255,10 +245,9 @@ impl Firewall {
     pub fn tick(&mut self, now: Instant, out: &mut Outbox<'_>) -> Option<Instant> {
         self.awake(now);
         self.ask_for_next_hop(now, out);
-        let names = self.ask_for_names(now, out);
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         let rules = self.settle(now);
-        [nat, rules, names, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
+        [nat, rules, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
     }
 
     /// A domain that was paused, or whose machine slept, finds its flows as old as it left them.
@@ -266,7 +255,6 @@ impl Firewall {
         let silence = now.since(core::mem::replace(&mut self.last, now));
         if silence > PAUSE {
             self.nat.paused(silence);
-            self.names_paused(now, silence);
         }
     }
 
@@ -294,35 +282,44 @@ impl Firewall {
         Some(Line { log, policy: self.policy.as_ref().map_or("", Policy::name) })
     }
 
-    fn see<'a>(&self, frame: &Frame<'a>) -> Seen<'a> {
-        let parsed = parse(frame);
-        let tuple = match &parsed {
-            Ok(Parsed::Ip(packet)) => packet.tuple(),
-            Ok(Parsed::Arp(_)) | Err(_) => None,
+    #[inline(always)]
+    fn see(&self, frame: &Frame<'_>) -> Seen {
+        let plain = Plain::read(frame);
+        let hash = plain.as_ref().map_or(Hash::default(), |plain| self.nat.hash_key(&plain.key));
+        Seen { side: self.links.side(frame.from), plain, hash, flow: None }
+    }
+
+    #[inline(always)]
+    fn find(&self, seen: &Seen) -> Option<FlowId> {
+        let direction = match seen.side? {
+            Side::Client(_) => Direction::Out,
+            Side::Uplink(_) => Direction::In,
         };
-        let key = tuple.map(|tuple| (self.nat.hash(&tuple), tuple));
-        Seen { side: self.links.side(frame.from), parsed, key, flow: None }
+        self.nat.seek(seen.hash, direction, &seen.plain.as_ref()?.key)
     }
 
-    fn find(&self, now: Instant, seen: &Seen<'_>) -> Option<FlowId> {
-        let (hash, tuple) = seen.key?;
-        match seen.side? {
-            Side::Client(_) => self.nat.find_out(now, hash, &tuple),
-            Side::Uplink(_) => self.nat.find_in(now, hash, &tuple),
-        }
-    }
-
-    fn decide(
+    /// Decides any frame.
+    #[inline(never)] // Else its many variables would stand on the stack of the short way.
+    fn long_way(
         &mut self,
         now: Instant,
-        from: Port,
-        seen: &Seen<'_>,
+        frame: &Frame<'_>,
+        seen: &Seen,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        // An earlier frame of the batch may have opened or ended the flow.
-        let flow = seen.flow.or_else(|| self.find(now, seen));
-        let parsed = seen.parsed.as_ref().map_err(|unparsed| Verdict::from(*unparsed))?;
-        match (seen.side, parsed) {
+        let parsed = parse(frame)?;
+        let from = frame.from;
+        let flow = match &parsed {
+            Parsed::Ip(packet) => packet.tuple().and_then(|tuple| {
+                let hash = seen.plain.map_or_else(|| self.nat.hash(&tuple), |_| seen.hash);
+                match seen.side? {
+                    Side::Client(_) => self.nat.find_out(now, hash, &tuple),
+                    Side::Uplink(_) => self.nat.find_in(now, hash, &tuple),
+                }
+            }),
+            Parsed::Arp(_) => None,
+        };
+        match (seen.side, &parsed) {
             // Nobody said that this interface is up: no address is its own.
             (None, _) => Err(DropReason::SpoofedSource.into()),
             (Some(Side::Client(from)), Parsed::Arp(arp)) => self.client_arp(now, from, arp, out),

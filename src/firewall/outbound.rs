@@ -96,9 +96,6 @@ impl Firewall {
             return Err(DropReason::NoRoute.into());
         };
         self.check_hop(now, from, packet, uplink.mtu, out)?;
-        if asks.is_some() {
-            self.look_at_query(from.port, packet)?;
-        }
         match (packet.transport, tuple) {
             (Transport::IcmpError(error), _) => {
                 self.error_from_client(now, from, uplink, packet, &error, out)
@@ -118,12 +115,10 @@ impl Firewall {
                     }
                 };
                 let dns_id = asks.map(|id| self.nat.ask(flow, id));
-                if let Some(id) = dns_id {
-                    self.note_query(now, from.port, (passage.tuple.sport, id), packet);
-                }
                 if let Some(datagram) = datagram {
                     self.begin(now, &datagram, flow, Direction::Out, from, packet, out);
                 }
+                self.nat.shorten(flow, Direction::Out, self.epochs.last());
                 let change = Translation { dns_id, ..passage.change };
                 self.emit_to_world(packet, uplink, change, Translation::NONE, out)
             }

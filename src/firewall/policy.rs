@@ -23,7 +23,6 @@ impl Firewall {
         self.rates = Rates::new(policy.as_ref());
         self.policy = policy;
         self.epochs.change_all();
-        self.take_resolvers(self.last);
     }
 
     /// The rules as they are.
@@ -50,8 +49,8 @@ impl Firewall {
         flow: FlowId,
         packet: &Packet<'_>,
     ) -> Result<(), Ruling> {
-        let epoch = self.epochs.of(client);
-        if self.nat.epoch(flow) == Some(epoch) {
+        let approved = self.nat.epoch(flow);
+        if approved.is_some_and(|epoch| self.epochs.still(client, epoch)) {
             return Ok(());
         }
         // A flow that is gone is found out by whoever passes it.
@@ -69,7 +68,7 @@ impl Firewall {
             }
         };
         if ruling.refused.is_none() {
-            self.nat.approve(flow, epoch);
+            self.nat.approve(flow, self.epochs.last());
             return Ok(());
         }
         self.nat.close(now, flow);

@@ -124,6 +124,13 @@ impl Plain {
         fits.then_some(Self { key, payload: u16::try_from(l4.checked_add(header)?).ok()?, ip_len })
     }
 
+    /// Destination and source of the Ethernet frame. `head` is that of the frame it was read from.
+    #[inline]
+    #[must_use]
+    pub fn macs(&self, head: &[u8]) -> Option<[Mac; 2]> {
+        Some([Mac(array(head, 0)?), Mac(array(head, 6)?)])
+    }
+
     /// Where the packet ends in its frame.
     #[must_use]
     pub const fn end(&self) -> u32 {
