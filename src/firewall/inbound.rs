@@ -11,7 +11,7 @@ use nat::{Answered, Direction, FlowId, Inbound, NewInflow};
 use rules::State;
 use wire::{
     Arp, ArpOperation, Dns, DropReason, IcmpError, IcmpErrorKind, Instant, Ndp, Outbox, Packet,
-    Translation, Transport, Tuple, Verdict, reply,
+    Port, Translation, Transport, Tuple, Verdict, reply,
 };
 
 impl Firewall {
@@ -61,6 +61,9 @@ impl Firewall {
         }
         if let Transport::IcmpError(error) = packet.transport {
             return self.error_from_world(now, packet, &error, out);
+        }
+        if flow.is_none() && self.is_for_names(packet) {
+            return Err(self.take_answer(now, packet));
         }
         let flow = match flow.map_or_else(|| self.let_in(now, packet), Ok) {
             Ok(flow) => flow,
@@ -134,33 +137,40 @@ impl Firewall {
             return Err(ruling.refused.unwrap_or(DropReason::RuleDrop).into());
         }
         let datagram = self.may_begin(now, uplink.port, packet)?;
-        let answered = self.answered(packet, flow)?;
+        let answered = self.answered(client.port, packet, flow)?;
         let passage = self.nat.pass(now, flow, Direction::In, &packet.transport)?;
         if let Some(datagram) = datagram {
             self.begin(now, &datagram, flow, Direction::In, client, packet, out);
-        } else if answered.is_some_and(|answered| answered.last) {
+        } else if answered.is_some_and(|(_, answered)| answered.last) {
             self.nat.close(now, flow);
         }
         self.nat.shorten(flow, Direction::In, self.epochs.last());
-        let dns_id = answered.map(|answered| answered.id);
+        if let Some((left, _)) = answered {
+            self.learn(now, client.port, left, packet);
+        }
+        let dns_id = answered.map(|(_, answered)| answered.id);
         let change = Translation { dns_id, ..passage.change };
         emit_to_client(packet, client, change, Translation::NONE, out)
     }
 
-    /// What a packet answers, if its flow is a redirected DNS flow; an answer that it does not wait
-    /// for goes nowhere.
+    /// What a packet answers, if its flow is a redirected DNS flow: the port and id under which that
+    /// left, and those it had before. An answer that nobody waits for goes nowhere.
     fn answered(
         &mut self,
+        client: Port,
         packet: &Packet<'_>,
         flow: FlowId,
-    ) -> Result<Option<Answered>, DropReason> {
-        if !matches!(packet.transport, Transport::Udp(_)) || !self.nat.is_dns(flow) {
+    ) -> Result<Option<((u16, u16), Answered)>, Verdict> {
+        let Transport::Udp(udp) = packet.transport else { return Ok(None) };
+        if !self.nat.is_dns(flow) {
             return Ok(None);
         }
-        match packet.dns() {
-            Some(Dns { id, is_answer: true }) => self.nat.answer(flow, id).map(Some),
-            _ => Err(DropReason::Unsolicited),
-        }
+        let Some(Dns { id, is_answer: true }) = packet.dns() else {
+            return Err(DropReason::Unsolicited.into());
+        };
+        let left = (udp.dport, id);
+        self.look_at_answer(client, left, packet)?;
+        Ok(Some((left, self.nat.answer(flow, id)?)))
     }
 
     /// Whether an error may be believed as far as it goes beyond being one about a flow's packet.

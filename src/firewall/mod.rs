@@ -18,6 +18,7 @@ mod inbound;
 mod limit;
 mod links;
 mod log;
+mod names;
 mod outbound;
 mod policy;
 mod short;
@@ -30,6 +31,7 @@ pub use log::{Author, Event, Line, Log, LogLevel};
 pub use nat::{Budget, ConfigError};
 pub use rules::DnsRedirect;
 
+use ::names::Names;
 use arrayvec::ArrayVec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
@@ -103,6 +105,8 @@ pub struct Firewall {
     policy: Option<Policy>,
     /// The VMs' own rules.
     own: Trees,
+    /// Which addresses the names in them stand for.
+    names: Names,
     /// Count up with every change of the rules; flows accepted before are asked again.
     epochs: Epochs,
     /// What rules that keep to a rate have spent.
@@ -143,13 +147,13 @@ impl Firewall {
         // What fragments take is not there for flows.
         let own = Fragments::bytes(config.nat.slots).saturating_add(2 * Early::BYTES);
         let flows = Budget { bytes: budget.bytes.saturating_sub(own) };
-        let nat = Nat::new(config.nat, flows, secret).map_err(|error| match error {
+        let mut nat = Nat::new(config.nat, flows, secret).map_err(|error| match error {
             ConfigError::Budget { least } => {
                 ConfigError::Budget { least: least.saturating_add(own) }
             }
             other => other,
         })?;
-        Ok(Self {
+        let mut firewall = Self {
             addr4: config.addr4,
             addr6: config.addr6,
             hop4: Hop::new(config.next_hop4),
@@ -159,6 +163,7 @@ impl Firewall {
             rates: Rates::new(config.policy.as_ref()),
             policy: config.policy,
             own: Trees::default(),
+            names: Names::new(nat.draw_key()),
             epochs: Epochs::new(config.nat.slots),
             level: config.log,
             fragments: Fragments::new(config.nat.slots),
@@ -169,7 +174,9 @@ impl Firewall {
             network: None,
             last: Instant::ZERO,
             journal: Journal::new(),
-        })
+        };
+        firewall.take_resolvers(Instant::ZERO);
+        Ok(firewall)
     }
 
     /// An interface can be used from now on. Flows of another client that had its name are over, and
@@ -186,18 +193,27 @@ impl Firewall {
             }
             self.hop4.start(now);
             self.hop6.start(now);
+            self.ask_for_names_anew(now);
         }
+        let addrs = link.addrs().to_vec();
         self.links.up(now, port, link);
+        for addr in addrs {
+            self.take_names(now, addr);
+        }
     }
 
     /// An interface is gone. A client's flows go with it; those through an uplink wait for its return.
     pub fn port_down(&mut self, now: Instant, port: Port) {
         self.epochs.change_ways();
         match self.links.down(port) {
-            Some(Link::Client { .. }) => {
+            Some(Link::Client { addrs, .. }) => {
                 self.nat.client_gone(now, port);
                 self.fragments.client_gone(port);
                 self.early_out.forget(port);
+                self.names.client_gone(port);
+                for addr in addrs {
+                    self.take_names(now, addr);
+                }
             }
             Some(Link::Uplink { .. }) => {
                 self.hop4.stop();
@@ -245,9 +261,10 @@ impl Firewall {
     pub fn tick(&mut self, now: Instant, out: &mut Outbox<'_>) -> Option<Instant> {
         self.awake(now);
         self.ask_for_next_hop(now, out);
+        let names = self.ask_for_names(now, out);
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         let rules = self.settle(now);
-        [nat, rules, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
+        [nat, rules, names, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
     }
 
     /// A domain that was paused, or whose machine slept, finds its flows as old as it left them.
@@ -255,6 +272,7 @@ impl Firewall {
         let silence = now.since(core::mem::replace(&mut self.last, now));
         if silence > PAUSE {
             self.nat.paused(silence);
+            self.names_paused(now, silence);
         }
     }
 

@@ -96,6 +96,9 @@ impl Firewall {
             return Err(DropReason::NoRoute.into());
         };
         self.check_hop(now, from, packet, uplink.mtu, out)?;
+        if asks.is_some() {
+            self.look_at_query(from.port, packet)?;
+        }
         match (packet.transport, tuple) {
             (Transport::IcmpError(error), _) => {
                 self.error_from_client(now, from, uplink, packet, &error, out)
@@ -115,6 +118,9 @@ impl Firewall {
                     }
                 };
                 let dns_id = asks.map(|id| self.nat.ask(flow, id));
+                if let Some(id) = dns_id {
+                    self.note_query(now, from.port, (passage.tuple.sport, id), packet);
+                }
                 if let Some(datagram) = datagram {
                     self.begin(now, &datagram, flow, Direction::Out, from, packet, out);
                 }

@@ -23,6 +23,7 @@ impl Firewall {
         self.rates = Rates::new(policy.as_ref());
         self.policy = policy;
         self.epochs.change_all();
+        self.take_resolvers(self.last);
     }
 
     /// The rules as they are.
