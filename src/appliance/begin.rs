@@ -6,9 +6,10 @@
 use super::blobs::Blobs;
 use super::budget::Shares;
 use super::control::Control;
+use super::delivery::Delivery;
 use super::path::Path;
 use super::ports::Ports;
-use super::{Appliance, CONTROL_TAG, POLL_MAX, UPLINK_PATIENCE};
+use super::{Appliance, CONTROL_TAG, DELIVERY_TAG, POLL_MAX, UPLINK_PATIENCE};
 use crate::config::Settings;
 use crate::firewall::Firewall;
 use alloc::format;
@@ -68,8 +69,12 @@ pub fn begin<H: Hypervisor, M: Memory>(
         return Err(Refused { h, console, why });
     };
     let mut store = Client::new(start.store.0, start.store.1);
-    let control = match Control::start(&mut store, CONTROL_TAG) {
-        Ok(control) => control,
+    let watching = Control::start(&mut store, CONTROL_TAG).and_then(|control| {
+        let (blob, policy) = (shares.blob, firewall.policy());
+        Ok((control, Delivery::start(&mut store, DELIVERY_TAG, blob, policy)?))
+    });
+    let (control, delivery) = match watching {
+        Ok(watching) => watching,
         Err(error) => {
             let why = format!("XenStore takes no requests: {error:?}");
             return Err(Refused { h, console, why });
@@ -84,6 +89,7 @@ pub fn begin<H: Hypervisor, M: Memory>(
         path,
         firewall,
         control,
+        delivery,
         hot: Vec::new(),
         listed: Vec::with_capacity(POLL_MAX),
     })

@@ -22,6 +22,13 @@ const OTHERS: usize = 1 << 20;
 /// is lost between blocks.
 const CLIENT: usize = 12 << 10;
 
+/// What a policy that comes later may take at least, beside the one it replaces.
+const POLICY: usize = 256 << 10;
+
+/// Memory a policy takes while it is read, checked and put in place of another, for each byte of its
+/// blob.
+const POLICY_COST: usize = 16;
+
 /// Fewer clients are not worth a start.
 const CLIENTS_MIN: usize = 4;
 
@@ -32,6 +39,8 @@ pub(super) struct Shares {
     pub(super) flows: Budget,
     /// Vifs of clients there can be at a time.
     pub(super) clients: u16,
+    /// Bytes of the longest blob there is room for while the firewall runs.
+    pub(super) blob: usize,
 }
 
 /// There is not even memory for a few clients.
@@ -42,7 +51,7 @@ pub(super) struct TooLittle {
 
 impl fmt::Display for TooLittle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let least = (UPLINK + OTHERS + CLIENTS_MIN * CLIENT) * FLOWS_SHARE;
+        let least = (UPLINK + OTHERS + POLICY + CLIENTS_MIN * CLIENT) * FLOWS_SHARE;
         write!(f, "{} KiB of memory are free, {} are needed", self.free >> 10, least >> 10)
     }
 }
@@ -54,13 +63,14 @@ impl Shares {
     /// [`TooLittle`].
     pub(super) fn of(free: usize, clients_max: u16) -> Result<Self, TooLittle> {
         let flows = free / FLOWS_SHARE;
-        let rest = (free - flows).saturating_sub(UPLINK + OTHERS);
+        let rest = (free - flows).saturating_sub(UPLINK + OTHERS + POLICY);
         let clients = rest / CLIENT;
         if clients < CLIENTS_MIN {
             return Err(TooLittle { free });
         }
         let clients = u16::try_from(clients).unwrap_or(u16::MAX).min(clients_max);
-        Ok(Self { flows: Budget { bytes: flows }, clients })
+        let blob = (POLICY + rest - usize::from(clients) * CLIENT) / POLICY_COST;
+        Ok(Self { flows: Budget { bytes: flows }, clients, blob })
     }
 }
 
@@ -74,8 +84,9 @@ mod tests {
             let free = (mib << 20) - 12345;
             let shares = Shares::of(free, u16::MAX).unwrap();
             let clients = usize::from(shares.clients) * CLIENT;
-            let all = shares.flows.bytes + UPLINK + OTHERS + clients;
-            assert!(all <= free && (free - all < 2 * CLIENT || clients > 60_000 * CLIENT));
+            let policy = shares.blob * POLICY_COST;
+            let all = shares.flows.bytes + UPLINK + OTHERS + clients + policy;
+            assert!(all <= free && free - all < 2 * CLIENT && policy > POLICY - CLIENT);
         }
     }
 
@@ -83,7 +94,7 @@ mod tests {
     fn the_most_is_kept_and_too_little_is_told_with_what_is_needed() {
         assert_eq!(Shares::of(64 << 20, 255).unwrap().clients, 255);
         let error = Shares::of(8 << 20, 255).unwrap_err();
-        let told = "8192 KiB of memory are free, 10368 are needed";
+        let told = "8192 KiB of memory are free, 10880 are needed";
         assert_eq!(alloc::format!("{error}"), told);
     }
 }

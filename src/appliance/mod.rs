@@ -10,6 +10,7 @@ mod blobs;
 mod brake;
 mod budget;
 mod control;
+pub mod delivery;
 mod egress;
 mod memory;
 mod path;
@@ -22,8 +23,10 @@ pub use path::PathCounters;
 
 use crate::firewall::{Firewall, Link};
 use alloc::vec::Vec;
+use begin::Summary;
 use control::{Control, Found};
 use core::fmt;
+use delivery::{Delivery, News};
 use path::{Path, Turn};
 use ports::Ports;
 use wire::{Instant, Port};
@@ -32,6 +35,8 @@ use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet, Shutdown};
 use xen::store::{Client, Event, Tag};
 
 const CONTROL_TAG: Tag = Tag(0);
+/// Above those of devices.
+const DELIVERY_TAG: Tag = Tag(0x3fff_ffff);
 
 /// Event channels SCHEDOP_poll takes at once.
 const POLL_MAX: usize = 128;
@@ -70,6 +75,7 @@ pub struct Appliance<H: Hypervisor, M: Memory> {
     path: Path<H>,
     firewall: Firewall,
     control: Control,
+    delivery: Delivery,
     /// When to say that there is no uplink.
     uplink_due: Option<Instant>,
     hot: Vec<Port>,
@@ -162,6 +168,11 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
                         None => {}
                     }
                 }
+                Event::Reply { tag, .. } | Event::Watch { tag, .. } if *tag == DELIVERY_TAG => {
+                    if let Some(news) = self.delivery.on_store(&mut self.store, &event) {
+                        self.receive(news);
+                    }
+                }
                 Event::Broken(why) => self.say(format_args!("XenStore is lost: {why:?}")),
                 Event::Reply { .. } | Event::Watch { .. } => {
                     self.ports.on_store(&mut self.h, &mut self.store, &event);
@@ -169,6 +180,18 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
             }
         }
         true
+    }
+
+    /// Puts a policy in force that dom0 has sent.
+    fn receive(&mut self, news: News) {
+        match news {
+            News::Arrived(policy) => {
+                self.say(format_args!("{} (loaded)", Summary(&policy)));
+                self.firewall.set_policy(Some(policy));
+                self.delivery.answer(&mut self.store, self.firewall.policy());
+            }
+            News::Line(line) => self.say(format_args!("{line}")),
+        }
     }
 
     fn forward(&mut self, now: Instant) -> Turn {

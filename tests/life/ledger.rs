@@ -11,6 +11,7 @@ thread_local! {
     static RUNS: Cell<bool> = const { Cell::new(false) };
     static CALLS: Cell<u32> = const { Cell::new(0) };
     static HELD: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Ledger;
@@ -34,6 +35,7 @@ unsafe impl GlobalAlloc for Ledger {
         let ours = RUNS.get() && CALLS.get() == 0;
         if ours {
             HELD.set(HELD.get() + layout.size());
+            PEAK.set(PEAK.get().max(HELD.get()));
         }
         // SAFETY: `pad` bytes before the end of a block that is longer than that.
         unsafe {
@@ -71,6 +73,11 @@ pub(crate) fn bracket(bracket: Bracket) {
 /// Bytes held.
 pub(crate) fn held() -> usize {
     HELD.get()
+}
+
+/// The most bytes that were held at a time since this was asked last.
+pub(crate) fn take_peak() -> usize {
+    PEAK.replace(HELD.get())
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod machine;
 mod clients;
 mod ledger;
 mod memory;
+mod policy;
 mod scale;
 mod traffic;
 mod uplink;
