@@ -94,6 +94,7 @@ fn crates_depend_only_on_what_their_row_allows() {
         ("rules", "rules"),
         ("lang", "rules/lang"),
         ("qubes", "qubes"),
+        ("daemons", "host/daemons"),
         ("rig", "host/rig"),
         ("hosted", "host/hosted"),
         ("image", "host/image"),

@@ -94,7 +94,7 @@ pub fn qubesdb(data: &[u8]) {
 type Outcome = (bool, Vec<Event>, Vec<u8>, usize);
 
 fn played(stream: &[u8], piece: usize) -> Outcome {
-    let mut session = Session::connected();
+    let mut session = Session::connected(1 << 20);
     let (mut events, mut answers, mut failed) = (Vec::new(), Vec::new(), false);
     for bytes in stream.chunks(piece) {
         failed |= session.receive(bytes).is_err();

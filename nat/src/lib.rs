@@ -76,6 +76,7 @@ mod sockets;
 mod state;
 mod statics;
 mod stats;
+mod stir;
 mod tcp;
 mod wheel;
 

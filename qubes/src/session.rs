@@ -88,10 +88,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A new connection: the first bytes to send ask for the whole database.
+    /// A new connection: the first bytes to send ask for the whole database, of which at most `room`
+    /// bytes are kept, and while it is read again, twice as much.
     #[must_use]
-    pub fn connected() -> Self {
-        Self::begin(Store::default())
+    pub fn connected(room: usize) -> Self {
+        Self::begin(Store::new(room))
     }
 
     /// A connection in place of this one, which was lost. What is known stays until the database
@@ -105,10 +106,11 @@ impl Session {
     fn begin(store: Store) -> Self {
         let mut outbox = Vec::new();
         Outgoing::ReadAll.write_to(&mut outbox);
+        let arriving = store.emptied();
         Self {
             state: State::Syncing,
             store,
-            arriving: Store::default(),
+            arriving,
             inbox: Vec::new(),
             outbox,
             events: VecDeque::new(),
@@ -124,6 +126,12 @@ impl Session {
     /// What became known next.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Whether something became known that nobody has taken.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Whether more may be read from the stream. While it may not, send [`Session::outgoing`] and
@@ -250,7 +258,9 @@ impl Session {
     /// what it may do.
     fn synced(&mut self) {
         self.state = State::Live;
-        let before = core::mem::replace(&mut self.store, core::mem::take(&mut self.arriving));
+        let empty = self.arriving.emptied();
+        let before =
+            core::mem::replace(&mut self.store, core::mem::replace(&mut self.arriving, empty));
         self.tell(Event::Synced);
         let clients: BTreeSet<IpAddr> = self.store.clients().chain(before.clients()).collect();
         for client in clients {

@@ -15,6 +15,9 @@ const NOENT: u8 = 8;
 const ERROR: u8 = 9;
 const GOT_MULTIREAD: u8 = 11;
 
+/// As much as anybody needs.
+const ROOM: usize = 4 << 20;
+
 const CLIENT: &str = "10.137.0.10";
 const MARKER: &str = "/qubes-firewall/10.137.0.10";
 
@@ -72,7 +75,7 @@ fn tree(rule: &str) -> Vec<(&'static str, String)> {
 
 /// A session that has read this database, its events taken.
 fn live(entries: &[(&str, &str)]) -> Session {
-    let mut session = Session::connected();
+    let mut session = Session::connected(ROOM);
     assert_eq!(sent(&mut session), [(MULTIREAD, String::new(), String::new())]);
     session.receive(&database(entries)).unwrap();
     events(&mut session);
@@ -81,7 +84,7 @@ fn live(entries: &[(&str, &str)]) -> Session {
 
 #[test]
 fn the_database_is_read_once_and_then_followed() {
-    let mut session = Session::connected();
+    let mut session = Session::connected(ROOM);
     assert_eq!(sent(&mut session), [(MULTIREAD, String::new(), String::new())]);
     let whole = database(&[("/name", "sys-tide"), ("/qubes-ip", "10.137.0.5")]);
     let (last, first) = (whole.len() - HEADER, whole.len());
@@ -116,7 +119,7 @@ fn the_database_is_read_once_and_then_followed() {
 fn rules_take_effect_when_they_are_committed() {
     let entries = tree("action=accept proto=tcp");
     let entries: Vec<_> = entries.iter().map(|(path, value)| (*path, value.as_str())).collect();
-    let mut session = Session::connected();
+    let mut session = Session::connected(ROOM);
     session.receive(&database(&entries)).unwrap();
     let mut trees = Trees::default();
     let apply = |session: &mut Session, trees: &mut Trees| {
@@ -166,7 +169,7 @@ fn rules_take_effect_when_they_are_committed() {
 /// Trees of clients whose addresses begin alike, and the old compatibility keys, do not mix.
 #[test]
 fn a_tree_is_what_lies_below_its_own_address() {
-    let mut session = Session::connected();
+    let mut session = Session::connected(ROOM);
     session
         .receive(&database(&[
             ("/qubes-firewall/10.137.0.1", ""),
@@ -218,7 +221,7 @@ fn each_message_is_taken_answered_or_refused() {
     for kind in 0..=255u8 {
         for synced in [false, true] {
             for (name, data) in [("/key", "value"), ("", ""), ("/dir/", "")] {
-                let mut session = if synced { live(&[]) } else { Session::connected() };
+                let mut session = if synced { live(&[]) } else { Session::connected(ROOM) };
                 sent(&mut session);
                 let outcome = session.receive(&message(kind, name, data));
                 let answers = sent(&mut session);
@@ -268,7 +271,7 @@ fn headers_that_are_none_are_refused() {
 
 #[test]
 fn only_what_the_daemon_survives_is_written() {
-    let mut session = Session::connected();
+    let mut session = Session::connected(ROOM);
     sent(&mut session);
     assert_eq!(session.write(&path("/key"), b"early"), Err(Refused::NotSynced));
     let mut session = live(&[]);
@@ -326,6 +329,34 @@ fn neither_answers_nor_the_copy_grow_without_end() {
     assert!((1000..2000).contains(&count), "{count}");
 }
 
+/// Rules that do not fit block their client, and no other, until dom0 writes others.
+#[test]
+fn rules_without_room_are_lost_as_a_whole_and_alone() {
+    let mut session = Session::connected(20_000);
+    session.receive(&message(GOT_MULTIREAD, "", "")).unwrap();
+    let write = |session: &mut Session, path: &str, value: &str| {
+        session.receive(&message(WRITE, path, value)).unwrap();
+        sent(session);
+    };
+    let rules = |session: &mut Session, client: &str, count: usize| {
+        session.receive(&message(RM, &format!("/qubes-firewall/{client}/"), "")).unwrap();
+        write(session, &format!("/qubes-firewall/{client}/policy"), "drop");
+        for n in 0..count {
+            write(session, &format!("/qubes-firewall/{client}/{n:04}"), "action=accept");
+        }
+        write(session, &format!("/qubes-firewall/{client}"), "");
+        let mut rules = events(session).into_iter().filter_map(|event| match event {
+            Event::Rules(_, tree) => Some(tree.map(|tree| tree.rules.len())),
+            _ => None,
+        });
+        rules.next_back().unwrap()
+    };
+    assert_eq!(rules(&mut session, "10.137.0.11", 5), Ok(5));
+    assert_eq!(rules(&mut session, CLIENT, 1000), Err(TreeError::NoRoom));
+    assert_eq!(rules(&mut session, "10.137.0.12", 5), Ok(5), "what was lost takes no room");
+    assert_eq!(rules(&mut session, CLIENT, 5), Ok(5));
+}
+
 /// Messages of dom0 as they come in life, and what the database is after them.
 fn traffic() -> impl Strategy<Value = Vec<(u8, String, String)>> {
     let name = proptest::sample::select(vec![
@@ -356,9 +387,9 @@ proptest! {
             .into_iter()
             .chain(traffic.iter().flat_map(|(kind, path, data)| message(*kind, path, data)))
             .collect();
-        let mut whole = Session::connected();
+        let mut whole = Session::connected(ROOM);
         whole.receive(&stream).unwrap();
-        let mut pieces = Session::connected();
+        let mut pieces = Session::connected(ROOM);
         let mut rest = stream.as_slice();
         for cut in cuts.iter().cycle() {
             if rest.is_empty() {

@@ -10,5 +10,5 @@ mod tree;
 mod trees;
 
 pub use grammar::{HostName, Proto, RuleError, RuleText, Target, Verdict};
-pub use tree::{Tree, TreeError};
+pub use tree::{RULES_MAX, Tree, TreeError};
 pub use trees::Trees;

@@ -9,6 +9,8 @@ use super::control::Control;
 use super::delivery::Delivery;
 use super::path::Path;
 use super::ports::Ports;
+use super::qubes::{Given, Qubes};
+use super::voice::Voice;
 use super::{Appliance, CONTROL_TAG, DELIVERY_TAG, POLL_MAX, UPLINK_PATIENCE};
 use crate::config::Settings;
 use crate::firewall::Firewall;
@@ -45,20 +47,23 @@ pub fn begin<H: Hypervisor, M: Memory>(
         Ok(settings) => settings,
         Err(mistake) => return Err(Refused { h, console, why: format!("{mistake}") }),
     };
+    let no_policy = blobs.built_in.is_none() && blobs.module.is_none();
     let policy = load(&mut h, &mut console, blobs);
     let config = settings.firewall(policy);
+    let given = Given::of(&config, no_policy);
     let free = free();
     let shares = match Shares::of(free, config.nat.slots.saturating_sub(1)) {
         Ok(shares) => shares,
         Err(error) => return Err(Refused { h, console, why: format!("{error}") }),
     };
-    let firewall = match Firewall::new(config, shares.flows, seed) {
+    let mut firewall = match Firewall::new(config, shares.flows, seed) {
         Ok(firewall) => firewall,
         Err(error) => {
             let why = format!("connection tracking: {error}");
             return Err(Refused { h, console, why });
         }
     };
+    firewall.limit_own_rules(Qubes::<H>::rules_max(shares.qubes));
     let (flows, clients) = (firewall.flows_max(), shares.clients);
     console.say(
         &mut h,
@@ -80,16 +85,18 @@ pub fn begin<H: Hypervisor, M: Memory>(
             return Err(Refused { h, console, why });
         }
     };
+    let qubes = Qubes::start(&mut store, given, shares.qubes);
     Ok(Appliance {
         uplink_due: Some(h.now() + UPLINK_PATIENCE),
         h,
         store,
-        console,
+        console: Voice::new(console),
         ports: Ports::new(shares.clients),
         path,
         firewall,
         control,
         delivery,
+        qubes,
         hot: Vec::new(),
         listed: Vec::with_capacity(POLL_MAX),
     })

@@ -22,6 +22,9 @@ const OTHERS: usize = 1 << 20;
 /// is lost between blocks.
 const CLIENT: usize = 12 << 10;
 
+/// What dom0 says gets one part in so many of what clients could have.
+const QUBES_SHARE: usize = 4;
+
 /// What a policy that comes later may take at least, beside the one it replaces.
 const POLICY: usize = 256 << 10;
 
@@ -41,6 +44,8 @@ pub(super) struct Shares {
     pub(super) clients: u16,
     /// Bytes of the longest blob there is room for while the firewall runs.
     pub(super) blob: usize,
+    /// Bytes for what Qubes' dom0 says: its database, and the rules in it.
+    pub(super) qubes: usize,
 }
 
 /// There is not even memory for a few clients.
@@ -64,13 +69,14 @@ impl Shares {
     pub(super) fn of(free: usize, clients_max: u16) -> Result<Self, TooLittle> {
         let flows = free / FLOWS_SHARE;
         let rest = (free - flows).saturating_sub(UPLINK + OTHERS + POLICY);
-        let clients = rest / CLIENT;
+        let qubes = rest / QUBES_SHARE;
+        let clients = (rest - qubes) / CLIENT;
         if clients < CLIENTS_MIN {
             return Err(TooLittle { free });
         }
         let clients = u16::try_from(clients).unwrap_or(u16::MAX).min(clients_max);
-        let blob = (POLICY + rest - usize::from(clients) * CLIENT) / POLICY_COST;
-        Ok(Self { flows: Budget { bytes: flows }, clients, blob })
+        let blob = (POLICY + rest - qubes - usize::from(clients) * CLIENT) / POLICY_COST;
+        Ok(Self { flows: Budget { bytes: flows }, clients, blob, qubes })
     }
 }
 
@@ -85,7 +91,7 @@ mod tests {
             let shares = Shares::of(free, u16::MAX).unwrap();
             let clients = usize::from(shares.clients) * CLIENT;
             let policy = shares.blob * POLICY_COST;
-            let all = shares.flows.bytes + UPLINK + OTHERS + clients + policy;
+            let all = shares.flows.bytes + UPLINK + OTHERS + clients + policy + shares.qubes;
             assert!(all <= free && free - all < 2 * CLIENT && policy > POLICY - CLIENT);
         }
     }

@@ -15,13 +15,16 @@ mod egress;
 mod memory;
 mod path;
 mod ports;
+mod qubes;
 mod share;
+mod voice;
 
 pub use begin::{Refused, begin};
 pub use blobs::Blobs;
 pub use path::PathCounters;
 
 use crate::firewall::{Firewall, Link};
+use alloc::string::String;
 use alloc::vec::Vec;
 use begin::Summary;
 use control::{Control, Found};
@@ -29,8 +32,9 @@ use core::fmt;
 use delivery::{Delivery, News};
 use path::{Path, Turn};
 use ports::Ports;
+use qubes::Qubes;
+use voice::Voice;
 use wire::{Instant, Port};
-use xen::console::Console;
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet, Shutdown};
 use xen::store::{Client, Event, Tag};
 
@@ -70,12 +74,13 @@ pub enum Work {
 pub struct Appliance<H: Hypervisor, M: Memory> {
     h: H,
     store: Client<M>,
-    console: Console<M>,
+    console: Voice<M>,
     ports: Ports<H>,
     path: Path<H>,
     firewall: Firewall,
     control: Control,
     delivery: Delivery,
+    qubes: Qubes<H>,
     /// When to say that there is no uplink.
     uplink_due: Option<Instant>,
     hot: Vec<Port>,
@@ -105,6 +110,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         let now = self.h.now();
         self.wake(&pending);
         let events = self.serve_store(now);
+        let qubes = self.serve_qubes(now);
         let turn = self.forward(now);
         let until = self.tick(now);
         let news = self.tell_news(now);
@@ -115,13 +121,14 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         }
         // A ring that was found empty signals the next frame, and poll does not sleep over a signal
         // that has come since: no second look is needed.
-        if turn.more || events || news || lines { Work::Busy } else { Work::Idle(until) }
+        if turn.more || events || news || lines || qubes { Work::Busy } else { Work::Idle(until) }
     }
 
     /// Sleeps until something is pending or `until` has come.
     pub fn sleep(&mut self, until: Option<Instant>) {
         self.listed.clear();
         self.listed.push(self.store.port());
+        self.qubes.events(&mut self.listed);
         let all = self.ports.events(POLL_MAX, &mut self.listed);
         let until = if all {
             until
@@ -148,6 +155,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
     fn wake(&mut self, pending: &PortSet) {
         if !pending.is_empty() {
             self.ports.on_event(&mut self.h, pending);
+            self.qubes.wake(pending);
         }
         self.store.pump(&mut self.h);
     }
@@ -167,6 +175,9 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
                         }
                         None => {}
                     }
+                }
+                Event::Reply { tag, .. } | Event::Watch { tag, .. } if Qubes::<H>::owns(*tag) => {
+                    self.qubes.on_store(&mut self.store, &event);
                 }
                 Event::Reply { tag, .. } | Event::Watch { tag, .. } if *tag == DELIVERY_TAG => {
                     if let Some(news) = self.delivery.on_store(&mut self.store, &event) {
@@ -207,7 +218,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
             self.uplink_due = None;
             self.say(format_args!("no uplink: no vif under device/vif is connected; waiting"));
         }
-        [devices, firewall, self.uplink_due].into_iter().flatten().min()
+        [devices, firewall, self.uplink_due, self.qubes.due()].into_iter().flatten().min()
     }
 
     /// Tells the firewall who came and went, and the console as well. Returns whether anybody did:
@@ -258,6 +269,20 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
             self.console.say(&mut self.h, format_args!("{line}"));
         }
         true
+    }
+
+    /// Serves dom0's daemons, if there is something to do. Returns whether there may be more.
+    fn serve_qubes(&mut self, now: Instant) -> bool {
+        if !self.qubes.is_awake(now) {
+            return false;
+        }
+        let log = || self.console.kept();
+        let seen = (&self.path.counters, &log as &dyn Fn() -> String);
+        let more = self.qubes.turn(&mut self.h, &mut self.store, &mut self.firewall, seen, now);
+        while let Some(line) = self.qubes.next_line() {
+            self.say(format_args!("{line}"));
+        }
+        more
     }
 
     fn say(&mut self, message: fmt::Arguments<'_>) {

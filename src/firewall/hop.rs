@@ -37,6 +37,11 @@ impl Hop {
         Self { how, told: None, tries: 0, due: None }
     }
 
+    /// How it is found.
+    pub(super) const fn how(&self) -> NextHop {
+        self.how
+    }
+
     /// The uplink came up: whatever was known was known of another.
     pub(super) fn start(&mut self, now: Instant) {
         *self = Self { due: Some(now), ..Self::new(self.how) };

@@ -49,7 +49,7 @@ impl Firewall {
         if packet.eth_dst != uplink.mac {
             return Err(DropReason::NotForUs.into());
         }
-        if self.links.is_a_client(packet.src) || self.is_ours(packet.src) {
+        if self.links.is_a_clients(packet.src) || self.is_ours(packet.src) {
             self.log_drop(now, uplink.port, packet, DropReason::SpoofedSource);
             return Err(DropReason::SpoofedSource.into());
         }

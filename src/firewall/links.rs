@@ -64,6 +64,8 @@ pub(super) struct Links {
     /// Sorted by address. One address may have several owners: an HVM client and its stub domain.
     owners: Vec<(IpAddr, Port)>,
     uplink: Option<Port>,
+    /// Addresses that belong to clients which may not be there, sorted.
+    reserved: Vec<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -137,12 +139,28 @@ impl Links {
 
     /// Whether the client at `port` has an IPv6 address.
     pub(super) fn speaks_ipv6(&self, port: Port) -> bool {
-        self.addrs(port).iter().any(IpAddr::is_ipv6)
+        self.addrs_of(port).iter().any(IpAddr::is_ipv6)
     }
 
     /// The addresses of the client at `port`.
-    pub(super) fn addrs(&self, port: Port) -> &[IpAddr] {
+    pub(super) fn addrs_of(&self, port: Port) -> &[IpAddr] {
         self.place(port).map(|place| place.link.addrs()).unwrap_or_default()
+    }
+
+    /// The addresses of all clients that are there, sorted; one that several have counts once.
+    pub(super) fn all_addrs(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.owners.chunk_by(|(a, _), (b, _)| a == b).filter_map(<[_]>::first).map(|(addr, _)| *addr)
+    }
+
+    /// Takes these addresses for those of clients, whether any is there or not.
+    pub(super) fn reserve(&mut self, mut addrs: Vec<IpAddr>) {
+        addrs.sort_unstable();
+        self.reserved = addrs;
+    }
+
+    /// Whether `addr` belongs to a client, be it there or not.
+    pub(super) fn is_a_clients(&self, addr: IpAddr) -> bool {
+        self.is_a_client(addr) || self.reserved.binary_search(&addr).is_ok()
     }
 
     /// Whether any client has the address `addr`.

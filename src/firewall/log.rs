@@ -116,7 +116,7 @@ impl fmt::Display for Line<'_> {
 }
 
 impl Author {
-    fn write(&self, f: &mut fmt::Formatter<'_>, policy: &str) -> fmt::Result {
+    pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, policy: &str) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, ", {policy}:{line}")?,
             None => f.write_str(", no policy for this direction")?,

@@ -18,6 +18,7 @@ mod inbound;
 mod limit;
 mod links;
 mod log;
+mod look;
 mod names;
 mod outbound;
 mod policy;
@@ -30,6 +31,7 @@ pub use links::Link;
 pub use log::{Author, Event, Line, Log, LogLevel};
 pub use nat::{Budget, ConfigError};
 pub use rules::DnsRedirect;
+pub use told::Network;
 
 use ::names::Names;
 use arrayvec::ArrayVec;

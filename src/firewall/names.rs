@@ -53,7 +53,7 @@ impl names::Source for Rest<'_> {
             && !is_internal(addr)
             && !self.ours.contains(&Some(addr))
             && !self.nat.has_external(addr)
-            && !self.links.is_a_client(addr)
+            && !self.links.is_a_clients(addr)
     }
 }
 
@@ -168,7 +168,7 @@ impl Firewall {
     /// # Errors
     /// [`Verdict::NeedWhole`].
     pub(super) fn look_at_query(&self, from: Port, packet: &Packet<'_>) -> Result<(), Verdict> {
-        if self.names.any(self.links.addrs(from)) { bring_whole(packet) } else { Ok(()) }
+        if self.names.any(self.links.addrs_of(from)) { bring_whole(packet) } else { Ok(()) }
     }
 
     /// A client's query has left by this external port, under this id.
@@ -179,7 +179,7 @@ impl Firewall {
         left: (u16, u16),
         packet: &Packet<'_>,
     ) {
-        let addrs = self.links.addrs(from);
+        let addrs = self.links.addrs_of(from);
         if self.names.any(addrs) {
             let message = whole_message(packet).unwrap_or_default();
             self.names.client_asks(now, from, addrs, left, message);
@@ -215,7 +215,7 @@ impl Firewall {
             return self.names.client_is_not_told(client, left);
         };
         let (names, mut rest) = self.with_names(now);
-        let addrs = rest.links.addrs(client);
+        let addrs = rest.links.addrs_of(client);
         // That nothing was learnt is nothing to the client.
         let _ = names.client_is_told(now, client, addrs, left, message, &mut rest);
         self.obey_names();

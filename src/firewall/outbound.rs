@@ -88,7 +88,7 @@ impl Firewall {
                 _ => self.knocked(now, from, packet, out),
             };
         }
-        if self.links.is_a_client(dst) {
+        if self.links.is_a_clients(dst) {
             return self.dropped(now, from, packet, DropReason::ClientToClient);
         }
         let (Some(uplink), Some(external)) = (self.links.uplink(), self.own_addr(dst)) else {

@@ -1,15 +1,54 @@
-//! What a running firewall is told: the VMs' own rules.
+//! What a running firewall is told: another network, the VMs' own rules, more entropy.
 //!
 //! In: what dom0 keeps for this firewall. Out: the same firewall, whose flows live on as far as what
 //! they were made of is still so. Never: asks a flow again when nothing has changed.
 
 use super::Firewall;
+use super::hop::{Hop, NextHop};
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use rules::DnsRedirect;
 use rules::qubes::{Tree, TreeError, Trees};
-use wire::Port;
+use wire::{Instant, Port};
+
+/// Where the firewall stands between its networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Our IPv4 address: all flows leave from it. Without it, no IPv4.
+    pub addr4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub addr6: Option<Ipv6Addr>,
+    /// Where IPv4 leaves to.
+    pub next_hop4: NextHop,
+    /// Where IPv6 leaves to.
+    pub next_hop6: NextHop,
+    /// Resolvers that are really somewhere else. If given, that of the policy does not count.
+    pub dns: Option<DnsRedirect>,
+    /// What `specialtarget=dns` means in a VM's own rules.
+    pub resolvers: Vec<IpAddr>,
+    /// Addresses of clients, here now or not: nobody on the uplink may have them.
+    pub clients: Vec<IpAddr>,
+}
 
 impl Firewall {
+    /// Takes another network. Flows that left from an address that is no longer ours are over.
+    pub fn set_network(&mut self, now: Instant, network: Network) {
+        let Network { addr4, addr6, next_hop4, next_hop6, dns, resolvers, clients } = network;
+        if (self.addr4, self.addr6) != (addr4, addr6) {
+            (self.addr4, self.addr6) = (addr4, addr6);
+            self.nat.flush(now);
+            self.ask_for_names_anew(now);
+        }
+        self.hop4.change(now, next_hop4, self.links.uplink().is_some());
+        self.hop6.change(now, next_hop6, self.links.uplink().is_some());
+        if self.own.set_resolvers(&resolvers) || self.dns != dns {
+            self.dns = dns;
+            self.take_resolvers(now);
+            self.epochs.change_all();
+        }
+        self.links.reserve(clients);
+    }
+
     /// Takes the rules of the client with this address, or why they were not understood. Whether they
     /// differ from those before; then each flow is asked about again when its next packet comes.
     pub fn set_rules(&mut self, client: IpAddr, tree: Result<Tree, TreeError>) -> bool {
@@ -27,11 +66,34 @@ impl Firewall {
         &self.own
     }
 
+    /// Never more than `most` rules of VMs in all. Before any is set.
+    pub fn limit_own_rules(&mut self, most: usize) {
+        self.own = Trees::new(most);
+    }
+
+    /// Mixes entropy into what is secret from now on.
+    pub fn stir(&mut self, entropy: &[u8; 32]) {
+        self.nat.stir(entropy);
+    }
+
     /// The rules of the client with this address are others.
     pub(super) fn ask_again_about(&mut self, client: IpAddr) {
         let ports: Vec<Port> = self.links.owners(client).collect();
         for port in ports {
             self.epochs.change(port);
+        }
+    }
+}
+
+impl Hop {
+    /// Takes another next hop, which is asked for if there is an uplink.
+    fn change(&mut self, now: Instant, how: NextHop, uplink: bool) {
+        if self.how() == how {
+            return;
+        }
+        *self = Self::new(how);
+        if uplink {
+            self.start(now);
         }
     }
 }

@@ -5,6 +5,7 @@
 #[path = "../../wire/tests/common/mod.rs"]
 pub mod frames;
 
+pub mod dom0;
 pub mod flow;
 
 use std::cell::{Cell, RefCell};

@@ -6,6 +6,9 @@ use crate::Family;
 use alloc::collections::BTreeMap;
 use core::fmt;
 
+/// Most rules of one address: what takes about a millisecond to be understood and compiled.
+pub const RULES_MAX: usize = 2000;
+
 /// The rules of one client address, as dom0 committed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
@@ -29,6 +32,10 @@ pub enum TreeError {
     Policy,
     /// There is no `policy`.
     NoPolicy,
+    /// More than [`RULES_MAX`] rules.
+    TooMany,
+    /// With the rules of all other addresses there are more than there is memory for.
+    NoRoom,
 }
 
 impl Tree {
@@ -47,6 +54,9 @@ impl Tree {
                 policy.replace(parse_policy(value)?).is_some()
             } else {
                 let number = rule_number(key).ok_or(TreeError::Key)?;
+                if rules.len() >= RULES_MAX {
+                    return Err(TreeError::TooMany);
+                }
                 let rule = parse_rule(family, value).map_err(|why| TreeError::Rule(number, why))?;
                 rules.insert(number, rule).is_some()
             };
@@ -86,6 +96,8 @@ impl fmt::Display for TreeError {
             Self::Twice => f.write_str("a key stands there twice"),
             Self::Policy => f.write_str("policy is neither drop nor accept"),
             Self::NoPolicy => f.write_str("no policy key"),
+            Self::TooMany => write!(f, "more than {RULES_MAX} rules"),
+            Self::NoRoom => f.write_str("no memory for so many rules"),
         }
     }
 }

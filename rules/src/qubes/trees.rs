@@ -12,10 +12,12 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 /// The VMs' own rules, by client address.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Trees {
     clients: BTreeMap<IpAddr, Client>,
     names: Names,
+    /// Most rules of all clients together.
+    most: usize,
     /// Whether every index is ready, so that nobody looks for one that is not.
     settled: bool,
 }
@@ -44,10 +46,27 @@ struct Named {
     whole: bool,
 }
 
+impl Default for Trees {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 impl Trees {
+    /// No tree yet, and never more than `most` rules in all: a client whose rules come on top is
+    /// blocked.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { clients: BTreeMap::new(), names: Names::default(), most, settled: true }
+    }
+
     /// Takes the tree that was committed for `client`, or why it was not understood. Whether
     /// anything changed: dom0 often writes what already stands there.
     pub fn set(&mut self, client: IpAddr, tree: Result<Tree, TreeError>) -> bool {
+        let tree = tree.and_then(|tree| match self.room_for(client) < tree.rules.len() {
+            true => Err(TreeError::NoRoom),
+            false => Ok(tree),
+        });
         let rules = self.names.compile(client, &tree);
         let new = Client { tree, index: Index::new(&rules), rules };
         if self.clients.get(&client) == Some(&new) {
@@ -112,6 +131,18 @@ impl Trees {
         self.clients.get(&client).into_iter().flat_map(Client::hosts)
     }
 
+    /// How many rules `client` has, or why it is blocked; `None` if it has no tree.
+    #[must_use]
+    pub fn state(&self, client: IpAddr) -> Option<Result<usize, TreeError>> {
+        let Client { tree, .. } = self.clients.get(&client)?;
+        Some(tree.as_ref().map(|tree| tree.rules.len()).map_err(|why| *why))
+    }
+
+    /// Every address that has a tree.
+    pub fn clients(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.clients.keys().copied()
+    }
+
     /// Every client that is blocked because its tree was not understood.
     pub fn broken(&self) -> impl Iterator<Item = (IpAddr, TreeError)> + '_ {
         self.clients.iter().filter_map(|(addr, client)| Some((*addr, client.tree.clone().err()?)))
@@ -139,6 +170,14 @@ impl Trees {
         let Client { tree, rules, .. } = self.clients.get(&client)?;
         let tree = tree.as_ref().ok()?;
         Some((rules, tree.policy.action()))
+    }
+
+    /// How many rules `client` may have beside those of all others.
+    fn room_for(&self, client: IpAddr) -> usize {
+        let others = self.clients.iter().filter(|(addr, _)| **addr != client);
+        let used =
+            others.map(|(_, client)| client.tree.as_ref().map_or(0, |tree| tree.rules.len()));
+        self.most.saturating_sub(used.sum())
     }
 
     fn compile_again(&mut self, addr: IpAddr) -> bool {

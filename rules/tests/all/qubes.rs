@@ -2,7 +2,7 @@
 
 use crate::common::ip;
 use proptest::prelude::*;
-use rules::qubes::{HostName, RuleError, RuleText, Tree, TreeError, Trees};
+use rules::qubes::{HostName, RULES_MAX, RuleError, RuleText, Tree, TreeError, Trees};
 use rules::{Action, Family, Header, OwnRule, Query, RejectKind, Transport, Zone};
 use std::net::IpAddr;
 
@@ -272,6 +272,26 @@ fn what_is_not_understood_blocks_the_vm_and_says_why() {
         Err(TreeError::Rule(0, RuleError::Family))
     );
     assert_eq!(Tree::parse(Family::V4, [("policy", &b"\xff"[..])]), Err(TreeError::Policy));
+}
+
+#[test]
+fn more_rules_than_can_be_had_block_the_vm_and_no_other() {
+    let numbers: Vec<String> = (0..=RULES_MAX).map(|n| format!("{n:04}")).collect();
+    let mut entries: Vec<_> = numbers.iter().map(|n| (n.as_str(), "action=accept")).collect();
+    entries.push(("policy", "accept"));
+    assert_eq!(tree(VM, &entries), Err(TreeError::TooMany));
+    let most = tree(VM, &entries[1..]);
+    assert_eq!(most.as_ref().map(|tree| tree.rules.len()), Ok(RULES_MAX));
+    let mut trees = Trees::new(RULES_MAX + 1);
+    assert!(trees.set(ip(VM), most.clone()));
+    let small = |n| tree("10.137.0.11", &entries[RULES_MAX + 1 - n..]);
+    trees.set(ip("10.137.0.11"), small(2));
+    assert_eq!(trees.state(ip("10.137.0.11")), Some(Err(TreeError::NoRoom)));
+    assert_eq!(ask(&trees, "10.137.0.11", "1.1.1.1", tcp(1)), REFUSED);
+    assert_eq!(ask(&trees, VM, "1.1.1.1", tcp(1)), Action::Accept);
+    trees.set(ip("10.137.0.11"), small(1));
+    assert_eq!(trees.state(ip("10.137.0.11")), Some(Ok(1)));
+    assert!(!trees.set(ip(VM), most), "one's own rules do not count twice");
 }
 
 proptest! {

@@ -128,6 +128,12 @@ impl<H: Hypervisor> Server<H> {
         waits.then_some(now + AGAIN / 4)
     }
 
+    /// The tag it asks XenStore with.
+    #[must_use]
+    pub const fn tag(&self) -> Tag {
+        self.tag
+    }
+
     /// Offers no more; [`is_over`](Self::is_over) when nothing is left of it.
     pub const fn stop(&mut self) {
         self.wanted = false;

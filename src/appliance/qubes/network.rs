@@ -1,0 +1,80 @@
+//! From what stands in QubesDB to the network of the firewall (core-admin qubes/vm/qubesvm.py,
+//! qubes/vm/mix/net.py).
+//!
+//! In: a copy of the database, and what was given on the command line. Out: a [`Network`]. Never: a
+//! value dom0 wrote in place of one the owner of this firewall gave, or a guess at one that is broken.
+
+use crate::firewall::{Config, DnsRedirect, Network, NextHop};
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::str::FromStr;
+use qubes::Store;
+
+/// What the command line gave; it is not changed by what dom0 says.
+#[derive(Clone, Debug)]
+pub(in crate::appliance) struct Given {
+    addr4: Option<(Ipv4Addr, NextHop)>,
+    addr6: Option<(Ipv6Addr, NextHop)>,
+    dns: Option<DnsRedirect>,
+    hops: (NextHop, NextHop),
+    /// Nobody gave a policy: what `qvm-firewall` says is one.
+    pub(in crate::appliance) no_policy: bool,
+}
+
+impl Given {
+    pub(in crate::appliance) fn of(config: &Config, no_policy: bool) -> Self {
+        Self {
+            addr4: config.addr4.map(|addr| (addr, config.next_hop4)),
+            addr6: config.addr6.map(|addr| (addr, config.next_hop6)),
+            dns: config.dns.clone(),
+            hops: (config.next_hop4, config.next_hop6),
+            no_policy,
+        }
+    }
+}
+
+/// Whether a key has a part in the network.
+pub(super) fn is_part(key: &str) -> bool {
+    let names = ["/qubes-ip", "/qubes-ip6", "/connected-ips", "/connected-ips6"];
+    names.contains(&key) || (key.starts_with("/qubes-") && key.ends_with("-dns"))
+}
+
+/// The network dom0 describes.
+///
+/// The next hop is at [`wire::Mac::BACKEND`], as in Qubes all backends are, whatever `/qubes-gateway`
+/// and `/qubes-netmask` (a host route) say. Queries to the resolvers that clients are told of go to
+/// our own, if those are others.
+pub(super) fn network(given: &Given, store: &Store) -> Network {
+    let addr4 = given.addr4.or_else(|| Some((value(store, "/qubes-ip")?, given.hops.0)));
+    let addr6 = given.addr6.or_else(|| Some((value(store, "/qubes-ip6")?, given.hops.1)));
+    let dns = |keys: [&str; 2]| -> Vec<IpAddr> {
+        keys.iter().filter_map(|key| value(store, key)).collect()
+    };
+    let virtuals = dns(["/qubes-netvm-primary-dns", "/qubes-netvm-secondary-dns"]);
+    let reals = dns(["/qubes-primary-dns", "/qubes-secondary-dns"]);
+    let redirect = DnsRedirect { virtuals, reals };
+    let differs = redirect.virtuals != redirect.reals;
+    let answered = redirect.virtuals.iter().all(|asked| redirect.target(*asked).is_some());
+    let resolvers = match (&given.dns, redirect.reals.is_empty()) {
+        (Some(dns), _) => dns.reals.clone(),
+        (None, true) => redirect.virtuals.clone(),
+        (None, false) => redirect.reals.clone(),
+    };
+    let clients = ["/connected-ips", "/connected-ips6"].into_iter().flat_map(|key| {
+        let text = store.get(key).and_then(|text| core::str::from_utf8(text).ok()).unwrap_or("");
+        text.split_ascii_whitespace().filter_map(|addr| addr.parse().ok())
+    });
+    Network {
+        addr4: addr4.map(|(addr, _)| addr),
+        addr6: addr6.map(|(addr, _)| addr),
+        next_hop4: addr4.map_or(given.hops.0, |(_, hop)| hop),
+        next_hop6: addr6.map_or(given.hops.1, |(_, hop)| hop),
+        clients: clients.filter(|addr| Some(*addr) != addr4.map(|(own, _)| own.into())).collect(),
+        dns: given.dns.clone().or_else(|| (differs && answered).then_some(redirect)),
+        resolvers,
+    }
+}
+
+fn value<T: FromStr>(store: &Store, key: &str) -> Option<T> {
+    core::str::from_utf8(store.get(key)?).ok()?.trim().parse().ok()
+}

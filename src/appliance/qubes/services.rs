@@ -1,0 +1,97 @@
+//! What can be called here.
+//!
+//! | service | what it does | exit code |
+//! |---|---|---|
+//! | `qubes.WaitForSession`, `qubes.Suspend*`, `qubes.WaitForNetworkUplink` | nothing: there is no session, and the network finds itself again | 0 |
+//! | `qubes.SetDateTime` | nothing: the clock is Xen's | 0 |
+//! | `tidegate.Status`, `tidegate.Stats`, `tidegate.Log` | a [report](super::report) | 0 |
+//! | `tidegate.Explain` | for each line of input, what the rules say about it | 0 |
+//! | any `tidegate.` service for another VM than dom0 | nothing | 126 |
+//! | anything else | nothing | 127 |
+
+use super::{View, report};
+use alloc::vec::Vec;
+use qubes::qrexec::{Call, Command};
+
+/// Codes of a call that came to nothing (QREXEC_EXIT_*, qrexec.h).
+const REFUSED: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
+/// Bytes of input a service takes.
+const INPUT_MAX: usize = 4096;
+
+/// A service that was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    /// Says yes when it has heard everything.
+    Nod,
+    Status,
+    Stats,
+    Log,
+    /// With what was asked so far.
+    Explain(Vec<u8>),
+    Refused,
+    Unknown,
+}
+
+/// What came of a look at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turned {
+    Waits,
+    Worked,
+}
+
+impl Service {
+    /// The service a command line names.
+    pub(super) fn named(command: &Command) -> Self {
+        let Command::Service { name, source, .. } = command else { return Self::Unknown };
+        let dom0 = source == "dom0" || source == "@adminvm";
+        match name.as_str() {
+            own if own.starts_with("tidegate.") && !dom0 => Self::Refused,
+            "tidegate.Status" => Self::Status,
+            "tidegate.Stats" => Self::Stats,
+            "tidegate.Log" => Self::Log,
+            "tidegate.Explain" => Self::Explain(Vec::new()),
+            "qubes.WaitForSession"
+            | "qubes.SetDateTime"
+            | "qubes.SuspendPre"
+            | "qubes.SuspendPost"
+            | "qubes.SuspendPreAll"
+            | "qubes.SuspendPostAll"
+            | "qubes.WaitForNetworkUplink" => Self::Nod,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Goes on with the call, as far as its input allows.
+    pub(super) fn turn(&mut self, call: &mut Call, view: &View<'_>) -> Turned {
+        let input = call.take_input();
+        if !call.may_print() {
+            return Turned::Waits;
+        }
+        match self {
+            Self::Status => finish(call, report::status(view).as_bytes()),
+            Self::Stats => finish(call, report::stats(view).as_bytes()),
+            Self::Log => finish(call, (view.log)().as_bytes()),
+            Self::Refused => call.exit(REFUSED),
+            Self::Unknown => call.exit(NOT_FOUND),
+            Self::Nod if !call.input_ended() => return Turned::Waits,
+            Self::Nod => call.exit(0),
+            Self::Explain(asked) => {
+                let room = INPUT_MAX.saturating_sub(asked.len());
+                asked.extend(input.into_iter().take(room));
+                if !call.input_ended() {
+                    return Turned::Waits;
+                }
+                let answer = report::explain(view, &core::mem::take(asked));
+                finish(call, answer.as_bytes());
+            }
+        }
+        Turned::Worked
+    }
+}
+
+fn finish(call: &mut Call, output: &[u8]) {
+    call.print(output);
+    call.exit(0);
+}

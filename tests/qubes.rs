@@ -1,0 +1,14 @@
+//! The appliance in Qubes: dom0's daemons say what its network is and what each client may, and call it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+#[path = "qubes/calls.rs"]
+mod calls;
+#[path = "qubes/chaos.rs"]
+mod chaos;
+mod machine;
+#[path = "qubes/network.rs"]
+mod network;
+#[path = "qubes/rules.rs"]
+mod rules;
+#[path = "qubes/world.rs"]
+mod world;
