@@ -3,6 +3,7 @@
 //! In: a frame from the world. Out: the way to the client whose flow it belongs to, or why there is
 //! none. Never: a word to the world about a packet that belongs to no flow.
 
+use super::names::Left;
 use super::outbound::{check_control, opens_connection};
 use super::policy::inbound_query;
 use super::{Firewall, Outcome, Reach, emit_to_client, fits, is_martian};
@@ -160,7 +161,7 @@ impl Firewall {
         client: Port,
         packet: &Packet<'_>,
         flow: FlowId,
-    ) -> Result<Option<((u16, u16), Answered)>, Verdict> {
+    ) -> Result<Option<(Left, Answered)>, Verdict> {
         let Transport::Udp(udp) = packet.transport else { return Ok(None) };
         if !self.nat.is_dns(flow) {
             return Ok(None);

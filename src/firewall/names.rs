@@ -22,6 +22,9 @@ const DNS: u16 = 53;
 /// Most queries of our own that are sent in one turn of the loop.
 const ASKS_AT_ONCE: usize = 8;
 
+/// The external port and the id that a query left with.
+pub(super) type Left = (u16, u16);
+
 /// What the table of names takes from the rest of the firewall.
 pub(super) struct Rest<'a> {
     now: Instant,
@@ -172,13 +175,7 @@ impl Firewall {
     }
 
     /// A client's query has left by this external port, under this id.
-    pub(super) fn note_query(
-        &mut self,
-        now: Instant,
-        from: Port,
-        left: (u16, u16),
-        packet: &Packet<'_>,
-    ) {
+    pub(super) fn note_query(&mut self, now: Instant, from: Port, left: Left, packet: &Packet<'_>) {
         let addrs = self.links.addrs_of(from);
         if self.names.any(addrs) {
             let message = whole_message(packet).unwrap_or_default();
@@ -193,7 +190,7 @@ impl Firewall {
     pub(super) fn look_at_answer(
         &self,
         client: Port,
-        left: (u16, u16),
+        left: Left,
         packet: &Packet<'_>,
     ) -> Result<(), Verdict> {
         if self.names.client_waits(client, left) { bring_whole(packet) } else { Ok(()) }
@@ -201,13 +198,7 @@ impl Firewall {
 
     /// The answer to a client's query is about to be sent on to it: what it tells of names is in the
     /// rules by then.
-    pub(super) fn learn(
-        &mut self,
-        now: Instant,
-        client: Port,
-        left: (u16, u16),
-        packet: &Packet<'_>,
-    ) {
+    pub(super) fn learn(&mut self, now: Instant, client: Port, left: Left, packet: &Packet<'_>) {
         if !self.names.client_waits(client, left) {
             return;
         }

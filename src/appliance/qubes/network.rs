@@ -53,7 +53,8 @@ pub(super) fn network(given: &Given, store: &Store) -> Network {
     let virtuals = dns(["/qubes-netvm-primary-dns", "/qubes-netvm-secondary-dns"]);
     let reals = dns(["/qubes-primary-dns", "/qubes-secondary-dns"]);
     let redirect = DnsRedirect { virtuals, reals };
-    let differs = redirect.virtuals != redirect.reals;
+    // Those that are where clients think they are count as well: names in rules are asked for there.
+    let handed_out = !redirect.virtuals.is_empty();
     let answered = redirect.virtuals.iter().all(|asked| redirect.target(*asked).is_some());
     let resolvers = match (&given.dns, redirect.reals.is_empty()) {
         (Some(dns), _) => dns.reals.clone(),
@@ -70,7 +71,7 @@ pub(super) fn network(given: &Given, store: &Store) -> Network {
         next_hop4: addr4.map_or(given.hops.0, |(_, hop)| hop),
         next_hop6: addr6.map_or(given.hops.1, |(_, hop)| hop),
         clients: clients.filter(|addr| Some(*addr) != addr4.map(|(own, _)| own.into())).collect(),
-        dns: given.dns.clone().or_else(|| (differs && answered).then_some(redirect)),
+        dns: given.dns.clone().or_else(|| (handed_out && answered).then_some(redirect)),
         resolvers,
     }
 }
