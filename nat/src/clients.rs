@@ -108,6 +108,8 @@ pub(crate) struct Clients {
     ending: u32,
     /// What is there to be shared.
     whole: Share,
+    /// Most flows of each, whatever its share.
+    most: u32,
 }
 
 /// Bytes for each slot.
@@ -124,7 +126,12 @@ impl Clients {
         let [tcp, udp, icmp, icmpv6] = [ports::COUNT; 4];
         let whole = Share { flows, ports: PerProto { tcp, udp, icmp, icmpv6 } };
         let slots = vec![None; slots.into()].into_boxed_slice();
-        Self { slots, lists, present: 0, ending: 0, whole }
+        Self { slots, lists, present: 0, ending: 0, whole, most: u32::MAX }
+    }
+
+    /// Nobody gets more flows than that.
+    pub(crate) fn set_most(&mut self, most: Option<u32>) {
+        self.most = most.unwrap_or(u32::MAX);
     }
 
     /// There is one port less to be shared.
@@ -148,8 +155,8 @@ impl Clients {
         Share { flows, ports: PerProto { tcp, udp, icmp, icmpv6 } }
     }
 
-    /// Lets a client in. False if it has no slot, or flows of another that was there before, or of
-    /// its own that are over, are not all gone yet.
+    /// Lets a client in for one flow more. False if it has as many as it may, or no slot, or flows of
+    /// another that was there before, or of its own that are over, are not all gone yet.
     pub(crate) fn admit(&mut self, client: Port) -> bool {
         let Some(slot) = self.slots.get_mut(client.index()) else { return false };
         if slot.is_none() {
@@ -157,7 +164,12 @@ impl Clients {
             *slot = Some(Seat { holding, fate: Fate::Stays });
             self.present += 1;
         }
-        slot.is_some_and(|seat| seat.holding.client == client && seat.fate == Fate::Stays)
+        let may = |seat: Seat| {
+            seat.holding.client == client
+                && seat.fate == Fate::Stays
+                && seat.holding.flows < self.most
+        };
+        slot.is_some_and(may)
     }
 
     /// All flows of a client are over, though none is gone yet.

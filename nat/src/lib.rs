@@ -60,6 +60,7 @@ mod fragments;
 mod hash;
 mod inbound;
 mod index;
+mod limits;
 mod lists;
 mod nat;
 mod numbers;

@@ -133,6 +133,12 @@ impl Policy {
         self.parts.vms.iter().find(|vm| vm.addrs.contains(&addr)).map(|vm| vm.name.as_str())
     }
 
+    /// The address of the interface that alone may use `addr`, if the policy gives one.
+    #[must_use]
+    pub fn mac_of(&self, addr: IpAddr) -> Option<[u8; 6]> {
+        self.parts.vms.iter().find(|vm| vm.mac.is_some() && vm.addrs.contains(&addr))?.mac
+    }
+
     /// Whether flows from `from` to `to` leave under the firewall's own address.
     #[must_use]
     pub fn masquerades(&self, from: Zone, to: Zone) -> bool {

@@ -4,9 +4,10 @@
 //! otherwise, and the line for the log. Never: a look at header fields no rule asks for, or at
 //! anything for a packet of a flow that is admitted.
 
+use super::services::may_use;
 use super::{Author, Firewall};
 use rules::{Action, Header, Note, Query, RejectKind, RuleId, State, Transport, Zone};
-use wire::{DropReason, Instant, Packet};
+use wire::{DropReason, Instant, Packet, Port};
 
 /// What the rules say about a flow.
 #[derive(Clone, Copy, Debug)]
@@ -30,17 +31,23 @@ impl Ruling {
 }
 
 impl Firewall {
-    /// Asks the rules about the flow of `packet`.
+    /// Asks the rules about the flow of `packet`, which is one of `client`.
     pub(super) fn rule(
         &mut self,
         now: Instant,
         packet: &Packet<'_>,
         state: State,
+        client: Port,
         query: &Query,
     ) -> Ruling {
         let Some(policy) = &self.policy else {
             return Ruling::unasked(Some(DropReason::NoPolicy));
         };
+        let inside = if query.from == Zone::Clients { query.src } else { query.dst };
+        let mac = self.links.client(client).map(|reach| reach.mac.0);
+        if mac.is_some_and(|mac| !may_use(policy, inside, mac)) {
+            return Ruling::unasked(Some(DropReason::SpoofedSource));
+        }
         let decision = match policy.looks_at_headers() || is_icmp(query) {
             true => policy.decide(&looked_at(packet, state, query), &self.own),
             false => policy.decide(query, &self.own),
@@ -74,12 +81,13 @@ impl Firewall {
         now: Instant,
         packet: &Packet<'_>,
         (state, lets_in): (State, Option<bool>),
+        client: Port,
         query: &Query,
     ) -> Ruling {
         match lets_in {
             None => Ruling::unasked(Some(DropReason::Unsolicited)),
-            Some(true) => Ruling::unasked(None),
-            Some(false) => Ruling { reject: None, ..self.rule(now, packet, state, query) },
+            Some(true) if !self.asks_about_forwards => Ruling::unasked(None),
+            Some(_) => Ruling { reject: None, ..self.rule(now, packet, state, client, query) },
         }
     }
 }

@@ -83,12 +83,25 @@ impl Firewall {
                 reply::neighbour_solicit(uplink.mac, us, target, place)
             });
         }
+        while let Some(target) = self.routes.ask(now) {
+            let us = self.own_addr(target);
+            self.answer(now, uplink.port, out, |place| match (us?, target) {
+                (IpAddr::V4(us), IpAddr::V4(target)) => {
+                    reply::arp_request(uplink.mac, us, target, place)
+                }
+                (IpAddr::V6(us), IpAddr::V6(target)) => {
+                    reply::neighbour_solicit(uplink.mac, us, target, place)
+                }
+                _ => None,
+            });
+        }
     }
 
     /// Somebody on the uplink says that `ip` is at `mac`.
     pub(super) fn told(&mut self, now: Instant, ip: IpAddr, mac: Mac) {
         let hop = if ip.is_ipv6() { &mut self.hop6 } else { &mut self.hop4 };
-        if hop.tell(now, ip, mac) {
+        let of_route = self.routes.tell(now, ip, mac);
+        if hop.tell(now, ip, mac) || of_route {
             self.journal.push(now, Event::NextHop { mac });
         }
     }

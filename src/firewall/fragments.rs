@@ -152,8 +152,7 @@ impl Firewall {
             Direction::In => Way { to: client, dst: client.mac, src: Mac::BACKEND },
             Direction::Out => {
                 let to = self.links.uplink()?;
-                let hop = if packet.is_ipv6() { &self.hop6 } else { &self.hop4 };
-                Way { to, dst: hop.mac(), src: to.mac }
+                Way { to, dst: self.hop_to(packet.dst), src: to.mac }
             }
         })
     }

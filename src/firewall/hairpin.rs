@@ -12,8 +12,8 @@ use core::net::IpAddr;
 use nat::{Direction, FlowId};
 use rules::{Query, State, Zone};
 use wire::{
-    DropReason, IcmpError, IcmpErrorKind, Instant, Outbox, Packet, Translation, Transport, Tuple,
-    Verdict,
+    DropReason, IcmpError, IcmpErrorKind, Instant, Outbox, Packet, Port, Translation, Transport,
+    Tuple, Verdict,
 };
 
 /// What everything is dropped for that goes out and does not come in again.
@@ -56,7 +56,7 @@ impl Firewall {
                 self.open(now, from, packet, &ends, out)?
             }
         };
-        let back = self.flow_back(now, packet, &tuple, &sent.tuple)?;
+        let back = self.flow_back(now, from.port, packet, &tuple, &sent.tuple)?;
         let client = self.nat.facts(back).ok_or(NOBODY)?.client;
         if self.renew(now, client, back, packet).is_err() {
             return Err(NOBODY);
@@ -74,17 +74,18 @@ impl Firewall {
     fn flow_back(
         &mut self,
         now: Instant,
+        from: Port,
         packet: &Packet<'_>,
         asked: &Tuple,
         sent: &Tuple,
     ) -> Result<FlowId, Verdict> {
         if let Some(flow) = self.nat.find_in(now, self.nat.hash(sent), sent) {
             let there = self.nat.facts(flow).ok_or(NOBODY)?.asked;
-            let allowed = self.may_meet(now, packet, asked, (there.src, there.sport));
+            let allowed = self.may_meet(now, from, packet, asked, (there.src, there.sport));
             return if allowed { Ok(flow) } else { Err(NOBODY) };
         }
         let inbound = self.nat.inbound(sent, |addr| self.links.is_a_client(addr)).ok_or(NOBODY)?;
-        if !may_open(packet) || !self.may_meet(now, packet, asked, inbound.to) {
+        if !may_open(packet) || !self.may_meet(now, from, packet, asked, inbound.to) {
             return Err(NOBODY);
         }
         self.open_inbound(now, packet, *sent, &inbound).map_err(|_| NOBODY)
@@ -95,6 +96,7 @@ impl Firewall {
     fn may_meet(
         &mut self,
         now: Instant,
+        from: Port,
         packet: &Packet<'_>,
         asked: &Tuple,
         to: (IpAddr, u16),
@@ -102,7 +104,7 @@ impl Firewall {
         let tuple = Tuple { dst: to.0, dport: to.1, ..*asked };
         let query = query(&tuple, &packet.transport);
         let query = Query { from: Zone::Clients, to: Zone::Clients, ..query };
-        self.rule(now, packet, State::New, &query).refused.is_none()
+        self.rule(now, packet, State::New, from, &query).refused.is_none()
     }
 
     /// An error of a client about a packet that came to it this way.

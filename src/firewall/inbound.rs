@@ -89,7 +89,7 @@ impl Firewall {
         let query = inbound_query(&inbound.tuple(&tuple), &packet.transport);
         let client = self.links.owner(inbound.to.0).ok_or(unasked)?;
         let asked = (State::New, Some(inbound.forwarded));
-        let ruling = self.rule_inbound(now, packet, asked, &query);
+        let ruling = self.rule_inbound(now, packet, asked, client, &query);
         let opened = match ruling.refused {
             Some(reason) => Err(reason),
             None => self.open_inbound(now, packet, tuple, &inbound),

@@ -27,6 +27,11 @@ impl Bucket {
         Self::new(now, Rate { count: 5, secs: 1, burst: 20 })
     }
 
+    /// Lines sent to the receiver of the log.
+    pub(super) fn syslog(now: Instant) -> Self {
+        Self::new(now, Rate { count: 200, secs: 1, burst: 200 })
+    }
+
     fn new(now: Instant, rate: Rate) -> Self {
         let period = SECOND.saturating_mul(rate.secs.into());
         let cost = period.checked_div(rate.count.into()).unwrap_or(period);

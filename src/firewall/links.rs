@@ -149,7 +149,10 @@ impl Links {
 
     /// The addresses of all clients that are there, sorted; one that several have counts once.
     pub(super) fn all_addrs(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.owners.chunk_by(|(a, _), (b, _)| a == b).filter_map(<[_]>::first).map(|(addr, _)| *addr)
+        self.owners
+            .chunk_by(|(a, _), (b, _)| a == b)
+            .filter_map(<[_]>::first)
+            .map(|(addr, _)| *addr)
     }
 
     /// Takes these addresses for those of clients, whether any is there or not.

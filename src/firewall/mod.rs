@@ -22,7 +22,10 @@ mod look;
 mod names;
 mod outbound;
 mod policy;
+mod routes;
+mod services;
 mod short;
+mod syslog;
 mod told;
 
 pub use counters::Counters;
@@ -43,8 +46,10 @@ use limit::Rates;
 use links::{Links, Reach, Side};
 use log::Journal;
 use nat::{Direction, Early, FlowId, Fragments, Hash, Nat, StaticError, Statics};
+use routes::Routes;
 use rules::Policy;
 use rules::qubes::Trees;
+use syslog::Syslog;
 use wire::{
     BATCH, DropReason, Emit, Frame, Instant, Mac, Outbox, Packet, Parsed, Plain, Port, Rewrite,
     Translation, Verdict, parse,
@@ -113,6 +118,12 @@ pub struct Firewall {
     epochs: Epochs,
     /// What rules that keep to a rate have spent.
     rates: Rates,
+    /// Whether what is forwarded is for the rules to decide.
+    asks_about_forwards: bool,
+    routes: Routes,
+    syslog: Syslog,
+    /// How long flows live where the policy does not say.
+    timeouts: nat::Timeouts,
     level: LogLevel,
     nat: Nat,
     fragments: Fragments,
@@ -163,6 +174,10 @@ impl Firewall {
             dns: config.dns,
             counters: Counters::new(config.policy.as_ref()),
             rates: Rates::new(config.policy.as_ref()),
+            asks_about_forwards: false,
+            routes: Routes::default(),
+            syslog: Syslog::new(Instant::ZERO, None),
+            timeouts: config.nat.timeouts,
             policy: config.policy,
             own: Trees::default(),
             names: Names::new(nat.draw_key()),
@@ -178,6 +193,7 @@ impl Firewall {
             journal: Journal::new(),
         };
         firewall.take_resolvers(Instant::ZERO);
+        firewall.take_services(Instant::ZERO);
         Ok(firewall)
     }
 
@@ -196,6 +212,7 @@ impl Firewall {
             self.hop4.start(now);
             self.hop6.start(now);
             self.ask_for_names_anew(now);
+            self.routes.start(now);
         }
         let addrs = link.addrs().to_vec();
         self.links.up(now, port, link);
@@ -220,6 +237,7 @@ impl Firewall {
             Some(Link::Uplink { .. }) => {
                 self.hop4.stop();
                 self.hop6.stop();
+                self.routes.stop();
             }
             None => {}
         }
@@ -232,6 +250,7 @@ impl Firewall {
     /// [`StaticError`] if they contradict themselves; then everything stays as it was.
     pub fn set_statics(&mut self, statics: Statics) -> Result<(), StaticError> {
         self.nat.set_statics(statics)?;
+        self.asks_about_forwards = false;
         self.epochs.change_all();
         Ok(())
     }
@@ -257,6 +276,7 @@ impl Firewall {
             self.counters.count(&verdict, frame.len);
             out.decide(verdict);
         }
+        self.send_syslog(now, out);
     }
 
     /// Does what time demands, a bounded part of it; says when to be called again.
@@ -266,7 +286,10 @@ impl Firewall {
         let names = self.ask_for_names(now, out);
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         let rules = self.settle(now);
-        [nat, rules, names, self.hop4.deadline(), self.hop6.deadline()].into_iter().flatten().min()
+        self.send_syslog(now, out);
+        let log = self.can_send_syslog().then_some(now);
+        let hops = [self.hop4.deadline(), self.hop6.deadline(), self.routes.deadline()];
+        [nat, rules, names, log].into_iter().chain(hops).flatten().min()
     }
 
     /// A domain that was paused, or whose machine slept, finds its flows as old as it left them.
@@ -369,6 +392,13 @@ impl Firewall {
         }
     }
 
+    /// The Ethernet address on the uplink that packets to `addr` go to.
+    #[inline]
+    fn hop_to(&self, addr: IpAddr) -> Mac {
+        let gateway = if addr.is_ipv6() { &self.hop6 } else { &self.hop4 };
+        self.routes.to(addr).unwrap_or_else(|| gateway.mac())
+    }
+
     /// Writes the new head of a packet that leaves by the uplink.
     fn emit_to_world(
         &self,
@@ -378,8 +408,8 @@ impl Firewall {
         quoted: Translation,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        let hop = if packet.is_ipv6() { &self.hop6 } else { &self.hop4 };
-        let macs = (hop.mac(), uplink.mac);
+        let dst = outer.dst.map_or(packet.dst, |(dst, _)| dst);
+        let macs = (self.hop_to(dst), uplink.mac);
         emit(packet, uplink, macs, outer, quoted, out)
     }
 }

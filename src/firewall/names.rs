@@ -129,8 +129,7 @@ impl Firewall {
     /// Sends a query. One for which there is no room counts as lost, and is sent again.
     fn send_ask(&mut self, uplink: Reach, ask: &names::Ask, out: &mut Outbox<'_>) {
         let Some(us) = self.own_addr(ask.resolver) else { return };
-        let hop = if ask.resolver.is_ipv6() { &self.hop6 } else { &self.hop4 };
-        let link = reply::Link { dst: hop.mac(), src: uplink.mac };
+        let link = reply::Link { dst: self.hop_to(ask.resolver), src: uplink.mac };
         let write = |place: &mut [u8; REPLY_MAX]| {
             reply::datagram(link, (us, ask.port), (ask.resolver, DNS), &ask.message, place)
         };

@@ -166,7 +166,7 @@ impl Firewall {
         self.check_opener(now, from, packet, out)?;
         let real = Tuple { dst: redirected.unwrap_or(tuple.dst), ..tuple };
         let query = query(&real, &packet.transport);
-        let ruling = self.rule(now, packet, State::New, &query);
+        let ruling = self.rule(now, packet, State::New, from.port, &query);
         if ruling.refused.is_some() {
             self.log_flow(now, from.port, &query, &ruling, ruling.refused);
             return self.refused(now, from, packet, &ruling, out);

@@ -22,6 +22,7 @@ impl Firewall {
         self.counters.rules = policy.as_ref().map(rules::Counters::new).unwrap_or_default();
         self.rates = Rates::new(policy.as_ref());
         self.policy = policy;
+        self.take_services(self.last);
         self.epochs.change_all();
         self.take_resolvers(self.last);
     }
@@ -60,12 +61,21 @@ impl Firewall {
             Direction::Out => {
                 let tuple = Tuple { dst: facts.sent.dst, dport: facts.sent.dport, ..facts.asked };
                 let query = query(&tuple, &packet.transport);
-                (query, self.rule(now, packet, State::Established, &query))
+                (query, self.rule(now, packet, State::Established, facts.client, &query))
             }
             Direction::In => {
                 let query = inbound_query(&facts.asked.reversed(), &packet.transport);
                 let lets_in = self.nat.still_lets_in(&facts);
-                (query, self.rule_inbound(now, packet, (State::Established, lets_in), &query))
+                (
+                    query,
+                    self.rule_inbound(
+                        now,
+                        packet,
+                        (State::Established, lets_in),
+                        facts.client,
+                        &query,
+                    ),
+                )
             }
         };
         if ruling.refused.is_none() {
@@ -100,17 +110,21 @@ impl Firewall {
         ruling: &Ruling,
         refused: Option<DropReason>,
     ) {
+        let asked = ruling.note.is_some();
         let wanted = match self.level {
             LogLevel::None => false,
-            LogLevel::Drops => refused.is_some() || ruling.note.is_some(),
+            LogLevel::Drops => refused.is_some() || asked,
             LogLevel::All => true,
         };
-        if wanted && self.rates.may_write(now, ruling.rule) {
-            let severity = ruling.note.map_or(Severity::default(), |note| note.severity);
-            let rule = ruling.author;
-            self.log(now, from, Event::Flow { from, query: *query, refused, rule, severity });
-        } else if wanted {
-            self.journal.lose(now);
+        let severity = ruling.note.map_or(Severity::default(), |note| note.severity);
+        let rule = ruling.author;
+        let event = Event::Flow { from, query: *query, refused, rule, severity };
+        let may = self.rates.may_write(now, ruling.rule);
+        self.syslog.note(now, event, refused.is_some(), asked && may);
+        match (wanted, may) {
+            (true, true) => self.log(now, from, event),
+            (true, false) => self.journal.lose(now),
+            (false, _) => {}
         }
     }
 
@@ -122,10 +136,11 @@ impl Firewall {
         packet: &Packet<'_>,
         reason: DropReason,
     ) {
+        let is_uplinks = self.links.uplink().is_some_and(|reach| reach.port == from);
+        let zone = if is_uplinks { Zone::Uplink } else { Zone::Clients };
+        let event = Event::Dropped { from: zone, src: packet.src, dst: packet.dst, reason };
+        self.syslog.note(now, event, true, false);
         if self.level != LogLevel::None {
-            let uplink = self.links.uplink().is_some_and(|reach| reach.port == from);
-            let zone = if uplink { Zone::Uplink } else { Zone::Clients };
-            let event = Event::Dropped { from: zone, src: packet.src, dst: packet.dst, reason };
             self.log(now, from, event);
         }
     }

@@ -30,8 +30,8 @@ impl Firewall {
                     return None;
                 }
                 let uplink = self.links.uplink()?;
-                let hop = if plain.key.kind.is_ipv6() { &self.hop6 } else { &self.hop4 };
-                let (eth_dst, eth_src, end) = (hop.mac(), uplink.mac, End::Source);
+                let eth_dst = self.hop_to(plain.key.dst.ip(plain.key.kind.is_ipv6()));
+                let (eth_src, end) = (uplink.mac, End::Source);
                 let (addr, port) = (renamed.addr, renamed.port);
                 (uplink, Direction::Out, Onward { eth_dst, eth_src, end, addr, port })
             }

@@ -38,6 +38,7 @@ impl Firewall {
             (self.addr4, self.addr6) = (addr4, addr6);
             self.nat.flush(now);
             self.ask_for_names_anew(now);
+            self.take_services(now);
         }
         self.hop4.change(now, next_hop4, self.links.uplink().is_some());
         self.hop6.change(now, next_hop6, self.links.uplink().is_some());

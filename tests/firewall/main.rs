@@ -19,4 +19,5 @@ mod policy;
 mod resolver;
 mod short;
 mod statics;
+mod words;
 mod world;

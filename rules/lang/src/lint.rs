@@ -12,6 +12,7 @@ const REASONS: usize = 4;
 /// Reports what is odd about a policy.
 pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
     let written = |id: RuleId| model.span(id);
+    refused_forwards(model, report);
     for Finding { rule, what } in findings::all(&model.policy) {
         let Some(span) = written(rule) else { continue };
         let reasons = |by: &[RuleId], mut more: More<'_>, label: &str| {
@@ -59,11 +60,41 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
                 };
                 more.example(described(&packet));
             }
+            What::NoWay => {
+                let message = "this rule is never asked about the packets it speaks of";
+                let between =
+                    model.policy.rule(rule).is_some_and(|(block, _)| block.from == block.to);
+                let help = match between {
+                    true => {
+                        "clients meet at external addresses only: `nat clients -> clients hairpin`"
+                    }
+                    false => "nothing leads them to a client: write `forward tcp 80 to web:80`",
+                };
+                report.find(Level::Warning, "never-asked", message, span, "").help(help);
+            }
             What::Unknown => {
                 let message = "the rules from here on are too tangled to be analysed";
                 report.find(Level::Note, "too-tangled", message, span, "");
             }
         }
+    }
+}
+
+/// Reports forwards that lead to rules which let nothing in.
+fn refused_forwards(model: &Model<'_>, report: &mut Report) {
+    let mut told = Vec::new();
+    for (number, packet, rule) in findings::refused_forwards(&model.policy) {
+        let Some(&span) = model.forwards.get(number).filter(|span| !told.contains(*span)) else {
+            continue;
+        };
+        told.push(span);
+        let message = "the rules let nothing in that comes here";
+        let more = report.find(Level::Warning, "forward-refused", message, span, "");
+        let more = match model.span(rule) {
+            Some(by) => more.see(by, "this rule refuses it"),
+            None => more.help("no block `policy uplink -> clients` accepts it"),
+        };
+        more.example(described(&packet));
     }
 }
 

@@ -13,13 +13,22 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The policy in `file`, if nothing is wrong with it, and where each of its rules stands.
+/// A policy, and where its parts stand in the file.
+pub(crate) struct Lowered {
+    pub(crate) policy: Policy,
+    /// Each rule, by its id; `None` for one that nobody wrote.
+    pub(crate) spans: Vec<Option<Span>>,
+    /// Each forward.
+    pub(crate) forwards: Vec<Span>,
+}
+
+/// The policy in `file`, if nothing is wrong with it.
 pub(crate) fn lower(
     source: &Source,
     file: &File<'_>,
     names: &Names<'_>,
     report: &mut Report,
-) -> Option<(Policy, Vec<Option<Span>>)> {
+) -> Option<Lowered> {
     let mut lower = Lower {
         source,
         file,
@@ -35,12 +44,13 @@ pub(crate) fn lower(
     lower.accepted_is_translated(&blocks, &masquerade, &services);
     let redirect_dns = lower.redirect(&file.redirects);
     let vms = lower.vms();
+    let forwards = lower.forwards.iter().map(|(_, span)| *span).collect();
     if !report.is_clean() {
         return None;
     }
     let name = source.short_name().to_owned();
     match Policy::new(Parts { name, vms, blocks, masquerade, redirect_dns, services }) {
-        Ok(policy) => Some((policy, spans)),
+        Ok(policy) => Some(Lowered { policy, spans, forwards }),
         Err(why) => {
             let start = Span { start: 0, end: 0 };
             report.error("invalid", format!("this file makes no policy: {why}"), start, "");

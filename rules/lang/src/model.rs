@@ -16,6 +16,8 @@ pub(crate) struct Model<'a> {
     pub(crate) policy: Policy,
     /// Where each rule stands, by its id; `None` for one that nobody wrote.
     spans: Vec<Option<Span>>,
+    /// Where each forward stands, in the order of the policy.
+    pub(crate) forwards: Vec<Span>,
 }
 
 /// Hands the policy in `text` to `then`, unless it has mistakes. Expectations are not asked.
@@ -34,8 +36,8 @@ pub(crate) fn with<T>(
 pub(crate) fn read<'a>(source: &'a Source, report: &mut Report) -> Option<Model<'a>> {
     let file = parse::parse(source.text(), report);
     let names = resolve(&file, report);
-    let (policy, spans) = lower::lower(source, &file, &names, report)?;
-    Some(Model { source, file, names, policy, spans })
+    let lower::Lowered { policy, spans, forwards } = lower::lower(source, &file, &names, report)?;
+    Some(Model { source, file, names, policy, spans, forwards })
 }
 
 /// Parses `text`, which was not written in a file but given as `what`, and uses the names of a policy.

@@ -4,7 +4,7 @@
 use lang::{Proof, check, compile, diff, explain, prove};
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{Action, Header, Policy, Query, RuleId, Then, Transport, Zone};
+use rules::{Action, Header, Policy, Query, RuleId, State, Then, Transport, Zone};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -52,13 +52,15 @@ fn rule() -> impl Strategy<Value = String> {
             "0.0.0.0/0",
         ])
     };
-    (verdict, kinds, addrs(), addrs()).prop_map(|(verdict, kinds, from, to)| {
+    let when = vec!["", "", "", "ttl 0-5", "ttl 5-9", "state established", "ttl 5 state new"];
+    let when = proptest::sample::select(when);
+    (verdict, kinds, addrs(), addrs(), when).prop_map(|(verdict, kinds, from, to, when)| {
         let (verdict, log) = verdict.split_once(' ').unwrap_or((verdict, ""));
         let side = |word: &str, addrs: &str| match addrs {
             "" => String::new(),
             addrs => format!(" {word} {addrs}"),
         };
-        format!("{verdict} {kinds}{}{} {log}", side("from", from), side("to", to))
+        format!("{verdict} {kinds}{}{} {when} {log}", side("from", from), side("to", to))
     })
 }
 
@@ -87,7 +89,10 @@ fn every_packet() -> Vec<Query> {
         }
     }
     packets.retain(asked);
-    packets
+    let headers = State::ALL
+        .into_iter()
+        .flat_map(|state| [1, 5, 7, 64].map(|ttl| Header { state, ttl, ..Header::PLAIN }));
+    headers.flat_map(|header| packets.iter().map(move |p| Query { header, ..*p })).collect()
 }
 
 /// Whether rules are asked about it: not sent to a VM, not redirected.

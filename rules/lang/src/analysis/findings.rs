@@ -4,9 +4,11 @@
 //! are chosen by `lint`. Never: a finding about the last rule of a block, which has to be there.
 
 use super::layers::{By, Layers};
-use super::space::Region;
-use super::{DIRECTIONS, Effect, FUEL, TooTangled, layers_of};
-use rules::{Action, Policy, Query, RuleId, Then, Zone};
+use super::space::{Region, Sides};
+use super::{DIRECTIONS, Effect, FUEL, TooTangled, decided, layers_of};
+use rules::{
+    Action, AddrSet, Forward, Policy, PortSet, Ported, Query, RuleId, Then, Traffic, Zone,
+};
 use std::collections::BTreeSet;
 
 /// What is the matter with one rule.
@@ -29,6 +31,8 @@ pub(crate) enum What {
     /// It and an earlier rule each speak of packets the other does not, and say opposite things of
     /// those both speak of.
     Conflict { before: RuleId, packet: Query },
+    /// Nothing gives its packets a way to a client: no forward, no external address.
+    NoWay,
     /// Its block is too tangled to tell.
     Unknown,
 }
@@ -39,8 +43,15 @@ pub(crate) fn all(policy: &Policy) -> Vec<Finding> {
     for direction in DIRECTIONS {
         let layers = layers_of(policy, direction);
         let study = Study { policy, direction, layers: &layers };
+        let ways = ways(policy, direction);
         for at in 0..layers.rules().saturating_sub(1) {
             let rule = layers.id(at);
+            let led_to = |region: &Region| ways.iter().flatten().any(|way| way.overlaps(region));
+            let strayed = ways.is_some() && !layers.regions(at).iter().any(|(_, r)| led_to(r));
+            if strayed && study.does(at, Then::Do(Action::Accept)) {
+                found.push(Finding { rule, what: What::NoWay });
+                continue;
+            }
             match study.rule(at) {
                 Ok(what) => found.extend(what.into_iter().map(|what| Finding { rule, what })),
                 Err(TooTangled) => {
@@ -49,6 +60,58 @@ pub(crate) fn all(policy: &Policy) -> Vec<Finding> {
                 }
             }
         }
+    }
+    found
+}
+
+/// What can come to a client in this direction; `None` if everything may.
+fn ways(policy: &Policy, direction: (Zone, Zone)) -> Option<Vec<Region>> {
+    let services = &policy.parts().services;
+    match direction {
+        (Zone::Uplink, Zone::Clients) => {
+            let mut sides = Sides::default();
+            let forwards = services.forwards.iter().map(|forward| led(&mut sides, forward));
+            let mut ways: Vec<_> = forwards.flatten().collect();
+            let insides = services.one_to_one.iter().map(|pair| pair.inside);
+            let insides = AddrSet::from_addrs(insides);
+            ways.extend(sides.product(&AddrSet::any(), &insides, &rules::What::Any));
+            Some(ways)
+        }
+        (Zone::Clients, Zone::Clients) if !services.hairpin => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+/// What a forward leads to the rules.
+fn led(sides: &mut Sides, forward: &Forward) -> Vec<Region> {
+    let (sport, dport) = (PortSet::full(), forward.target_ports());
+    let kind = match forward.proto {
+        Ported::Tcp => Traffic::Tcp { sport, dport },
+        Ported::Udp => Traffic::Udp { sport, dport },
+    };
+    sides.product(&forward.from, &forward.targets(), &rules::What::Of(vec![kind]))
+}
+
+/// The forwards of `policy`, by number, of which the rules accept nothing, with a packet and the rule that
+/// refuses it.
+pub(crate) fn refused_forwards(policy: &Policy) -> Vec<(usize, Query, RuleId)> {
+    let direction = (Zone::Uplink, Zone::Clients);
+    let layers = layers_of(policy, direction);
+    let (mut sides, mut found) = (Sides::default(), Vec::new());
+    for (number, forward) in policy.parts().services.forwards.iter().enumerate() {
+        let (mut fuel, mut refused, mut opens) = (FUEL, None, false);
+        for region in led(&mut sides, forward) {
+            let looked = decided(region, &layers, &mut fuel, &mut |part, by, _| {
+                let By::Rule(at) = by else { return Ok(true) };
+                opens |= layers.effect(at).is_some_and(|e| e.then == Then::Do(Action::Accept));
+                let packet = super::witness::packet(policy, direction, &part);
+                refused.get_or_insert((number, packet, layers.id(at)));
+                Ok(!opens)
+            });
+            // What cannot be counted is not blamed.
+            opens |= looked.is_err();
+        }
+        found.extend(refused.filter(|_| !opens));
     }
     found
 }
@@ -71,6 +134,8 @@ impl Study<'_> {
         let whole = regions.iter().map(|(_, region)| (region.clone(), 0)).collect();
         let Some(reached) = self.reaches(at, whole, &mut takers, &mut fuel)?.next else {
             let (vms, redirect) = (takers.remove(&By::Vms), takers.remove(&By::Redirect));
+            // From outside, that no packet has the address of a VM is not the point.
+            let vms = vms && (self.direction.1 == Zone::Uplink || takers.is_empty());
             let packet = self.packet(first);
             return Ok(vec![What::Covered { by: self.ids(&takers), vms, redirect, packet }]);
         };

@@ -52,10 +52,11 @@ impl Lower<'_, '_> {
             self.directions.entry(direction).or_insert(pair);
             lowered.push((ends, rules));
         }
-        // The more particular a block is, the earlier: both ends, then the beginning, then the end.
+        // The more particular a block is, the earlier: both ends, then the beginning, then the end;
+        // and a VM before a set that holds it.
         lowered.sort_by_key(|((from, to), _)| {
             let whole = |side: &Side| matches!(side, Side::Zone(_));
-            (whole(from), whole(to))
+            (whole(from), whole(to), size(from), size(to))
         });
         gathered(lowered)
     }
@@ -280,6 +281,14 @@ impl Lower<'_, '_> {
         };
         self.report.error("not-supported", message, rule.verdict.span, "").help(help);
     }
+}
+
+/// How many addresses a side has, which orders sets that hold one another.
+fn size(side: &Side) -> u128 {
+    let Side::Clients(set) = side else { return u128::MAX };
+    let v4 = set.v4.ranges().iter().map(|&(lo, hi)| u128::from(hi.abs_diff(lo)).saturating_add(1));
+    let v6 = set.v6.ranges().iter().map(|&(lo, hi)| hi.abs_diff(lo).saturating_add(1));
+    v4.chain(v6).fold(0, u128::saturating_add)
 }
 
 /// Puts all blocks of one pair of zones into one list, whose last rule is about everything.

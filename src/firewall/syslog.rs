@@ -1,0 +1,143 @@
+//! The log, sent to whoever the policy names (RFC 5424 over UDP, RFC 5426).
+//!
+//! In: what is worth a line. Out: one datagram for each, from our own address on the uplink. Never: a
+//! wait, or more lines than the receiver is to get in a second: the rest is counted, and told.
+
+use super::limit::Bucket;
+use super::log::Line;
+use super::{Event, Firewall, Log, Reach};
+use alloc::collections::VecDeque;
+use core::fmt::{self, Write as _};
+use core::net::IpAddr;
+use rules::{Policy, Severity};
+use wire::reply::{Link, datagram};
+use wire::{DropReason, Instant, Outbox};
+
+/// Most lines that wait to be sent.
+const WAITING: usize = 128;
+
+/// Most lines sent in one turn, so that answers find room beside them.
+const AT_ONCE: usize = 16;
+
+/// Bytes of a line; no IPv4 network may refuse a packet with as many (RFC 5426 section 3.2).
+const LINE_MAX: usize = 480;
+
+/// Local use 0 (RFC 5424 table 1), in the place of the facility.
+const FACILITY: u8 = 16 << 3;
+
+/// Where it is sent from: below the ports that flows have.
+const SOURCE_PORT: u16 = 514;
+
+/// The lines for the receiver, if there is one.
+#[derive(Debug)]
+pub(super) struct Syslog {
+    to: Option<rules::Syslog>,
+    lines: VecDeque<Log>,
+    lost: u64,
+    rate: Bucket,
+}
+
+impl Syslog {
+    pub(super) fn new(now: Instant, to: Option<rules::Syslog>) -> Self {
+        let lines = VecDeque::with_capacity(if to.is_some() { WAITING } else { 0 });
+        Self { to, lines, lost: 0, rate: Bucket::syslog(now) }
+    }
+
+    /// Notes what became of a flow, if the receiver wants to know: `asked` says whether a rule does.
+    pub(super) fn note(&mut self, at: Instant, event: Event, refused: bool, asked: bool) {
+        let Some(to) = self.to else { return };
+        if !(asked || if refused { to.refused } else { to.accepted }) {
+            return;
+        }
+        if self.lines.len() < WAITING && self.rate.take(at) {
+            self.lines.push_back(Log { at, event });
+        } else {
+            self.lost = self.lost.saturating_add(1);
+        }
+    }
+
+    fn next(&mut self, now: Instant) -> Option<Log> {
+        let line = self.lines.pop_front();
+        line.or_else(|| {
+            let lost = core::mem::take(&mut self.lost);
+            (lost > 0).then_some(Log { at: now, event: Event::Lost(lost) })
+        })
+    }
+}
+
+impl Firewall {
+    /// Whether lines wait that can be sent.
+    pub(super) fn can_send_syslog(&self) -> bool {
+        self.syslog_way().is_some()
+    }
+
+    /// Where lines that wait go, and from which address of ours.
+    fn syslog_way(&self) -> Option<(rules::Syslog, Reach, IpAddr)> {
+        let to = self.syslog.to.filter(|_| !self.syslog.lines.is_empty())?;
+        Some((to, self.links.uplink()?, self.own_addr(to.to)?))
+    }
+
+    /// Sends lines that wait, as far as there is room. Without an uplink, or an address of the
+    /// receiver's family, they wait.
+    pub(super) fn send_syslog(&mut self, now: Instant, out: &mut Outbox<'_>) {
+        let Some((to, uplink, us)) = self.syslog_way() else { return };
+        let link = Link { dst: self.hop_to(to.to), src: uplink.mac };
+        for _ in 0..AT_ONCE {
+            let Some(log) = self.syslog.next(now) else { return };
+            let policy = self.policy.as_ref().map_or("", Policy::name);
+            let text = Text::of(us, Line { log, policy });
+            let ends = ((us, SOURCE_PORT), (to.to, to.port));
+            let write = |place: &mut _| datagram(link, ends.0, ends.1, text.bytes(), place);
+            if out.reply(uplink.port, write).is_err() {
+                self.syslog.lines.push_front(log);
+                return;
+            }
+        }
+    }
+}
+
+/// How much an event matters to nobody in particular.
+fn severity(event: &Event) -> Severity {
+    match event {
+        Event::Flow { severity, .. } if *severity != Severity::default() => *severity,
+        Event::Flow { refused: Some(DropReason::RuleDrop | DropReason::RuleReject), .. } => {
+            Severity::Notice
+        }
+        Event::Flow { refused: Some(_), .. } | Event::Lost(_) => Severity::Warning,
+        Event::Dropped { .. } => Severity::Notice,
+        _ => Severity::Info,
+    }
+}
+
+/// A line as it is sent, cut off where it is too long.
+struct Text {
+    bytes: [u8; LINE_MAX],
+    len: usize,
+}
+
+impl Text {
+    /// RFC 5424 section 6: we have no clock, no process and no kinds of messages, which `-` says.
+    fn of(us: IpAddr, line: Line<'_>) -> Self {
+        let mut text = Self { bytes: [0; LINE_MAX], len: 0 };
+        let priority = FACILITY | severity(&line.log.event).number();
+        // What does not fit is left out.
+        let _ = write!(text, "<{priority}>1 - {us} tidegate - - - {line}");
+        text
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.len..).unwrap_or(&mut []);
+        let fits = piece.len().min(room.len());
+        if let (Some(place), Some(part)) = (room.get_mut(..fits), piece.as_bytes().get(..fits)) {
+            place.copy_from_slice(part);
+        }
+        self.len = self.len.saturating_add(fits);
+        if fits == piece.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
