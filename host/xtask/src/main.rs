@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask image | demo | attach | rig | test | bench`.
+//! The project's own commands: `cargo xtask image | demo | attach | rig | test | bench | dist`.
 //!
 //! In: the command line. Out: files under target/, and a report on the terminal. Every step is
 //! named when it begins and timed when it ends.
@@ -10,7 +10,9 @@ mod bench;
 mod conformance;
 mod crashes;
 mod demo;
+mod dist;
 mod image;
+mod provide;
 mod stages;
 mod suite;
 
@@ -75,6 +77,15 @@ enum Command {
         /// Run only this stage; may be given more than once
         #[arg(long, value_name = "STAGE")]
         only: Vec<stages::Stage>,
+    },
+    /// Pack what dom0 of Qubes OS needs: target/dist/*.rpm
+    #[command(
+        after_help = "Examples:\n  cargo xtask dist\n  cargo xtask dist --sign you@example.org"
+    )]
+    Dist {
+        /// Sign with this key of gpg's
+        #[arg(long, value_name = "KEY")]
+        sign: Option<String>,
     },
     /// Measure, and print what stands in docs/SPECIFICATION.md
     #[command(after_help = "Examples:\n  cargo xtask bench size\n  cargo xtask bench xen\n  \
@@ -163,6 +174,7 @@ fn main() -> ExitCode {
             suite::command(&layout, firewall, world.mode.into(), options, &only)
         }
         Command::Test { only } => stages::command(&layout, &only),
+        Command::Dist { sign } => dist::command(&layout, sign.as_deref()).map(|()| true),
         Command::Bench { what } => bench::command(&layout, what).map(|()| true),
     });
     match done {

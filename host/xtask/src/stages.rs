@@ -4,6 +4,7 @@
 //! is always `N passed, N failed`.
 
 mod hosted;
+mod packages;
 
 use crate::{conformance, image, suite};
 use clap::ValueEnum;
@@ -24,6 +25,8 @@ pub(crate) enum Stage {
     Unit,
     /// the firewall on Linux, against programs of others in network namespaces
     Hosted,
+    /// what is brought to dom0 of Qubes OS, and whether a kernel built elsewhere is the same
+    Packages,
     /// the conformance table on the real hypervisor
     Conformance,
     /// all scenarios with a PV firewall
@@ -85,6 +88,7 @@ impl Stage {
             ),
             Self::Unit => harness(layout, &["--workspace"]),
             Self::Hosted => hosted::world(layout),
+            Self::Packages => packages::all(layout),
             Self::Conformance => {
                 let rows = conformance::rows(layout)?;
                 Ok(count(rows.into_iter().map(|row| (row.name, row.failure))))

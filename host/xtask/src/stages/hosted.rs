@@ -4,9 +4,9 @@
 //! host/cli/tests/world came to. Never: runs without root, of which it then says so.
 
 use super::{Count, harness};
-use rig::{Layout, Result, run, step};
+use crate::provide::provide;
+use rig::{Layout, Result};
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
 
 /// A program looked for, and the package that brings it.
 const PROGRAMS: [(&str, &str); 10] = [
@@ -27,33 +27,6 @@ pub(super) fn world(layout: &Layout) -> Result<Count> {
         println!("  SKIPPED: only root can make network namespaces");
         return Ok(Count::default());
     }
-    provide()?;
+    provide(&PROGRAMS)?;
     harness(layout, &["--package", "tidegate-cli", "--test", "world"])
-}
-
-fn provide() -> Result<()> {
-    let missing: Vec<&str> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| !on_path(program))
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    step(&format!("install {}", missing.join(", ")), || {
-        let apt_get = || {
-            let mut command = Command::new("apt-get");
-            command.env("DEBIAN_FRONTEND", "noninteractive");
-            command
-        };
-        run(apt_get().arg("update"))?;
-        run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing))
-            .map(drop)
-    })
-}
-
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-    })
 }
