@@ -9,13 +9,15 @@ fn main() {
     if env::var_os("CARGO_FEATURE_KERNEL").is_none() {
         return;
     }
-    let script = concat!("-Wl,-T", env!("CARGO_MANIFEST_DIR"), "/kernel.ld");
+    // Asked at run time: a target directory may have served another copy of the tree before.
+    let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let script = format!("-Wl,-T{root}/kernel.ld");
     let args = [
         "-nostdlib",
         "-nostartfiles",
         "-static",
         "-no-pie",
-        script,
+        &script,
         "-Wl,--build-id=none",
         "-Wl,--gc-sections",
         "-Wl,-n",

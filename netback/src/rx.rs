@@ -31,30 +31,25 @@ pub(crate) enum Refused {
 /// A request that was taken for a staged frame.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    answer: Answer,
-    /// Copies that bring this slot's bytes, in the order of the frame's.
+    /// The response, if all goes well.
+    answer: [u8; 8],
+    /// Copies that bring this slot's bytes, in the order of the frame's. None for an extra.
     ops: u8,
     /// In the first slot of a frame: how many slots it takes.
     slots: u8,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Answer {
-    Data(RxResponse),
-    Extra(Extra),
+impl Taken {
+    const NONE: Self = Self { answer: [0; 8], ops: 0, slots: 0 };
 }
 
-impl Taken {
-    const NONE: Self = Self {
-        answer: Answer::Data(RxResponse {
-            id: 0,
-            offset: 0,
-            flags: RxFlags(0),
-            status: Status::DROPPED,
-        }),
-        ops: 0,
-        slots: 0,
-    };
+/// The slot of a frame that copies are being made for.
+struct Filling {
+    index: RingIndex,
+    request: RxRequest,
+    slot: usize,
+    bytes: u16,
+    ops: u8,
 }
 
 /// The RX ring of one client and the frames on their way into it.
@@ -88,57 +83,67 @@ impl<M: Memory> RxPath<M> {
         offload: Offload,
         ops: &mut Vec<CopyOp>,
     ) -> Result<Staged, Refused> {
-        let gso = offload.gso.map(Extra::gso);
         if !self.takes.frame(head.bytes, offload) {
             return Err(Refused::Frame(DropReason::EgressOffload));
         }
         let from = private_end(head).ok_or(Refused::Frame(DropReason::BadHeader))?;
         let (packing, slots) = self.packing(from.len, rest).map_err(Refused::Frame)?;
-        let all = slots.saturating_add(usize::from(gso.is_some()));
+        let all = slots.saturating_add(usize::from(offload.gso.is_some()));
         let posted = self.ring.requests().map_err(|broken| Refused::Fault(Fault::of(broken)))?;
         if (posted as usize) < all {
             return Err(Refused::Frame(DropReason::EgressFull));
         }
 
         let first_op = ops.len();
-        let token = self.ring.next_request();
-        let mut parts = layout::parts(from.len, rest, packing).peekable();
-        for slot in 0..slots {
-            let (index, request) = self.take()?;
-            let dst = CopyEnd::Grant { dom: self.dom, gref: request.gref };
-            let mut taken = Taken::NONE;
-            let mut bytes: u16 = 0;
-            while let Some(part) = parts.next_if(|part| part.slot == slot) {
-                let (src, start) = match part.piece.and_then(|n| rest.get(n)) {
-                    Some(piece) => (piece.at, piece.offset),
-                    None => (from.page, from.offset),
-                };
-                ops.push(CopyOp {
-                    src,
-                    src_offset: start.saturating_add(part.from),
-                    dst,
-                    dst_offset: part.at,
-                    len: part.len,
-                    status: GrantStatus::GENERAL_ERROR,
-                });
-                taken.ops = taken.ops.saturating_add(1);
-                bytes = bytes.saturating_add(part.len);
+        let (token, dom) = (self.ring.next_request(), self.dom);
+        let mut filling = self.begin(0)?;
+        layout::lay(from.len, rest, packing, |part| {
+            if part.slot != filling.slot {
+                self.end(&filling, offload, true)?;
+                filling = self.begin(part.slot)?;
             }
-            let first = if slot == 0 { RxFlags::of(offload) } else { RxFlags(0) };
-            let flags = first.with_if(RxFlags::MORE_DATA, slot.saturating_add(1) < slots);
-            let status = Status::bytes(bytes);
-            taken.answer = Answer::Data(RxResponse { id: request.id, offset: 0, flags, status });
-            if slot == 0 {
-                taken.slots = u8::try_from(all).unwrap_or(u8::MAX);
-            }
-            self.keep(index, taken);
-            if let Some(extra) = gso.filter(|_| slot == 0) {
-                // The page posted with this request stays unused.
-                let (index, _) = self.take()?;
-                self.keep(index, Taken { answer: Answer::Extra(extra), ..Taken::NONE });
-            }
+            let (src, start) = match part.piece {
+                Some(piece) => (piece.at, piece.offset),
+                None => (from.page, from.offset),
+            };
+            ops.push(CopyOp {
+                src,
+                src_offset: start.saturating_add(part.from),
+                dst: CopyEnd::Grant { dom, gref: filling.request.gref },
+                dst_offset: part.at,
+                len: part.len,
+                status: GrantStatus::GENERAL_ERROR,
+            });
+            filling.ops = filling.ops.saturating_add(1);
+            filling.bytes = filling.bytes.saturating_add(part.len);
+            Ok(())
+        })?;
+        self.end(&filling, offload, false)?;
+        if let Some(first) = self.taken.get_mut(token.slot()) {
+            first.slots = u8::try_from(all).unwrap_or(u8::MAX);
         }
         Ok(Staged { ops: first_op..ops.len(), token: token.0 })
+    }
+
+    /// Takes the request for slot `slot` of a frame.
+    fn begin(&mut self, slot: usize) -> Result<Filling, Refused> {
+        let (index, request) = self.take()?;
+        Ok(Filling { index, request, slot, bytes: 0, ops: 0 })
+    }
+
+    /// Remembers the answer to that request; behind the first slot there is one for GSO.
+    fn end(&mut self, filled: &Filling, offload: Offload, more: bool) -> Result<(), Refused> {
+        let first = if filled.slot == 0 { offload } else { Offload::NONE };
+        let flags = RxFlags::of(first).with_if(RxFlags::MORE_DATA, more);
+        let status = Status::bytes(filled.bytes);
+        let response = RxResponse { id: filled.request.id, offset: 0, flags, status };
+        self.keep(filled.index, Taken { answer: response.encode(), ops: filled.ops, slots: 0 });
+        if let Some(gso) = first.gso {
+            // The page posted with this request stays unused.
+            let (index, _) = self.take()?;
+            self.keep(index, Taken { answer: Extra::gso(gso).encode_rx(), ..Taken::NONE });
+        }
+        Ok(())
     }
 
     /// Answers the requests of a staged frame whose copies are done. A slot whose copy failed gets a
@@ -156,12 +161,12 @@ impl<M: Memory> RxPath<M> {
             if !whole {
                 result = Err(DropReason::CopyFailed);
             }
-            let slot = match taken.answer {
-                Answer::Data(response) if whole => response.encode(),
-                Answer::Data(response) => RxResponse { status: Status::ERROR, ..response }.encode(),
-                Answer::Extra(extra) => extra.encode_rx(),
+            let failed = || {
+                let response = RxResponse::decode(&taken.answer);
+                RxResponse { status: Status::ERROR, ..response }.encode()
             };
-            self.ring.answer(index, &slot);
+            let answer = if whole { taken.answer } else { failed() };
+            self.ring.answer(index, &answer);
         }
         result
     }
@@ -198,8 +203,7 @@ impl<M: Memory> RxPath<M> {
         if len > usize::from(u16::MAX) {
             return Err(DropReason::TooBig);
         }
-        let packing = layout::packing(head, rest, most).ok_or(DropReason::TooBig)?;
-        Ok((packing, layout::slots(head, rest, packing)))
+        layout::packing(head, rest, most).ok_or(DropReason::TooBig)
     }
 }
 

@@ -8,10 +8,9 @@
 use crate::link::Fault;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use wire::DropReason;
 use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Memory, PAGE_SIZE};
 use xen::io::{Incoming, Piece, Pulled};
-use xen::netif::{Status, Tx, TxPacket, TxResponse, read_tx};
+use xen::netif::{Status, Tx, TxFrame, TxPacket, TxResponse, read_tx};
 use xen::ring::{Back, RingIndex, SLOTS};
 
 /// The TX ring of one client and what is owed to it.
@@ -35,8 +34,9 @@ impl<M: Memory> TxPath<M> {
         self.ring.into_page()
     }
 
-    /// The next frame. After [`Pulled::Empty`] the frontend signals when there is another.
-    pub(crate) fn pull(&mut self) -> Result<Pulled<Incoming>, Fault> {
+    /// The next frame, its pieces added to `pieces`. After [`Pulled::Empty`] the frontend signals when
+    /// there is another.
+    pub(crate) fn pull(&mut self, pieces: &mut Vec<Piece>) -> Result<Pulled<Incoming>, Fault> {
         loop {
             let mut broken = None;
             let packet = read_tx(|| match self.ring.take() {
@@ -50,14 +50,14 @@ impl<M: Memory> TxPath<M> {
                 return Err(Fault::of(error));
             }
             match packet.map_err(Fault::Frame)? {
-                Some(packet) => return Ok(self.accept(packet)),
+                Some(packet) => return Ok(self.accept(&packet, pieces)),
                 None if self.ring.arm(1).map_err(Fault::of)? => {}
                 None => return Ok(Pulled::Empty),
             }
         }
     }
 
-    fn accept(&mut self, packet: TxPacket) -> Pulled<Incoming> {
+    fn accept(&mut self, packet: &TxPacket, pieces: &mut Vec<Piece>) -> Pulled<Incoming> {
         let TxPacket { answer, frame } = packet;
         let frame = match frame {
             Ok(frame) => frame,
@@ -65,33 +65,26 @@ impl<M: Memory> TxPath<M> {
                 for (index, response) in answer.responses(Status::ERROR) {
                     self.ring.answer(index, &response.encode());
                 }
-                return Pulled::Bad(reason);
+                return Pulled::Bad(*reason);
             }
         };
-        let mut first = None;
-        let mut slots: u8 = 0;
         for (index, response) in answer.responses(Status::OKAY) {
-            first = first.or(Some(index));
-            slots = slots.saturating_add(1);
             if let Some(owed) = self.owed.get_mut(index.slot()) {
                 *owed = response;
             }
         }
-        let Some(first) = first else { return Pulled::Bad(DropReason::BadSlot) };
+        let first = answer.first();
         if let Some(n) = self.slots.get_mut(first.slot()) {
-            *n = slots;
+            *n = u8::try_from(answer.slots()).unwrap_or(u8::MAX);
         }
-        let dom = self.dom;
-        let pieces = frame
-            .data
-            .iter()
-            .map(|data| Piece {
-                at: CopyEnd::Grant { dom, gref: data.gref },
-                offset: data.offset,
-                len: data.len,
-            })
-            .collect();
-        Pulled::Frame(Incoming { pieces, len: frame.len, offload: frame.offload, token: first.0 })
+        let (dom, from) = (self.dom, pieces.len());
+        pieces.extend(frame.data.iter().map(|data| Piece {
+            at: CopyEnd::Grant { dom, gref: data.gref },
+            offset: data.offset,
+            len: data.len,
+        }));
+        let TxFrame { len, offload, .. } = *frame;
+        Pulled::Frame(Incoming { pieces: from..pieces.len(), len, offload, token: first.0 })
     }
 
     /// Answers every slot of `frame`; the frontend sees it after [`publish`](Self::publish).

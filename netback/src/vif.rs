@@ -91,9 +91,9 @@ impl<H: Hypervisor> Vif<H> {
 }
 
 impl<H: Hypervisor> Device<H> for Vif<H> {
-    fn pull(&mut self, _: &mut H) -> Pulled<Incoming> {
+    fn pull(&mut self, _: &mut H, pieces: &mut Vec<Piece>) -> Pulled<Incoming> {
         let Some(link) = self.sound() else { return Pulled::Empty };
-        match link.tx.pull() {
+        match link.tx.pull(pieces) {
             Ok(Pulled::Empty) => {
                 link.awake = false;
                 Pulled::Empty
@@ -109,12 +109,13 @@ impl<H: Hypervisor> Device<H> for Vif<H> {
     fn heads(
         &mut self,
         frame: &Incoming,
+        pieces: &[Piece],
         want: usize,
         at: u32,
         _: &mut [u8],
         ops: &mut Vec<CopyOp>,
     ) -> usize {
-        tx::gather(&frame.pieces, want, at, ops)
+        tx::gather(frame.of(pieces), want, at, ops)
     }
 
     fn takes(&self) -> Takes {

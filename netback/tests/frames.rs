@@ -74,10 +74,11 @@ fn heads_bring_the_first_bytes_over_slots_and_no_more() {
     m.sim.settle();
     let back = &mut *m.back();
     let vif = back.netback.vif(port).unwrap();
-    let Pulled::Frame(incoming) = vif.pull(&mut back.h) else { panic!("no frame") };
+    let mut pieces = Vec::new();
+    let Pulled::Frame(incoming) = vif.pull(&mut back.h, &mut pieces) else { panic!("no frame") };
     let mut ops = Vec::new();
     let at = 2 * 4096 - 20;
-    assert_eq!(vif.heads(&incoming, 256, at, back.private.as_mut(), &mut ops), 256);
+    assert_eq!(vif.heads(&incoming, &pieces, 256, at, back.private.as_mut(), &mut ops), 256);
     back.h.copy(&mut back.private, &mut ops).unwrap();
     let got = &back.private.as_ref()[at as usize..];
     assert!(got[..256] == sent.bytes[..256]);
@@ -99,7 +100,8 @@ fn no_response_is_visible_before_the_frame_is_done_and_published() {
     let incoming = {
         let back = &mut *m.back();
         let vif = back.netback.vif(port).unwrap();
-        let Pulled::Frame(incoming) = vif.pull(&mut back.h) else { panic!("no frame") };
+        let pulled = vif.pull(&mut back.h, &mut Vec::new());
+        let Pulled::Frame(incoming) = pulled else { panic!("no frame") };
         vif.publish(&mut back.h);
         incoming
     };

@@ -240,7 +240,8 @@ fn a_client_that_dies_with_frames_in_flight() {
     let incoming = {
         let back = &mut *s.m.back();
         let vif = back.netback.vif(s.bad_port).unwrap();
-        let Pulled::Frame(incoming) = vif.pull(&mut back.h) else { panic!("no frame") };
+        let pulled = vif.pull(&mut back.h, &mut Vec::new());
+        let Pulled::Frame(incoming) = pulled else { panic!("no frame") };
         incoming
     };
     assert_eq!(s.m.destroy(10), Ok(()));

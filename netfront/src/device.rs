@@ -8,19 +8,20 @@ use xen::hypervisor::{CopyOp, Hypervisor};
 use xen::io::{Device, Head, Incoming, Piece, Pulled, Staged};
 
 impl<H: Hypervisor> Device<H> for Netfront<H> {
-    fn pull(&mut self, h: &mut H) -> Pulled<Incoming> {
-        self.link().map_or(Pulled::Empty, |link| link.pull(h))
+    fn pull(&mut self, h: &mut H, pieces: &mut Vec<Piece>) -> Pulled<Incoming> {
+        self.link().map_or(Pulled::Empty, |link| link.pull(h, pieces))
     }
 
     fn heads(
         &mut self,
         frame: &Incoming,
+        pieces: &[Piece],
         want: usize,
         at: u32,
         private: &mut [u8],
         _: &mut Vec<CopyOp>,
     ) -> usize {
-        self.link().map_or(0, |link| link.heads(frame, want, at, private))
+        self.link().map_or(0, |link| link.heads(frame, pieces, want, at, private))
     }
 
     fn takes(&self) -> Takes {

@@ -132,11 +132,11 @@ impl<H: Hypervisor> Link<H> {
         stuck + self.rx.unposted()
     }
 
-    pub(crate) fn pull(&mut self, h: &mut H) -> Pulled<Incoming> {
+    pub(crate) fn pull(&mut self, h: &mut H, pieces: &mut Vec<Piece>) -> Pulled<Incoming> {
         if self.fault().is_some() {
             return Pulled::Empty;
         }
-        match self.rx.pull(h) {
+        match self.rx.pull(h, pieces) {
             Pulled::Frame(frame) => {
                 Pulled::Frame(Incoming { token: self.token(frame.token), ..frame })
             }
@@ -147,6 +147,7 @@ impl<H: Hypervisor> Link<H> {
     pub(crate) fn heads(
         &self,
         frame: &Incoming,
+        pieces: &[Piece],
         want: usize,
         at: u32,
         private: &mut [u8],
@@ -154,7 +155,7 @@ impl<H: Hypervisor> Link<H> {
         let Some(id) = self.id(frame.token) else { return 0 };
         let at = at as usize;
         let into = private.get_mut(at..at.saturating_add(want)).unwrap_or_default();
-        self.rx.heads(id, &frame.pieces, into)
+        self.rx.heads(id, frame.of(pieces), into)
     }
 
     pub(crate) fn stage(

@@ -7,7 +7,6 @@
 use crate::fault::Fault;
 use crate::pool::Pool;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use wire::{Csum, DropReason};
 use xen::hypervisor::{Access, CopyEnd, DomId, GrantRef, Hypervisor, Memory, NoMemory, Page};
 use xen::io::{Incoming, Piece, Pulled};
@@ -101,11 +100,12 @@ impl<H: Hypervisor> Rx<H> {
         self.free.len()
     }
 
-    /// The next frame. When there is none, asks to be signalled at the next.
-    pub(crate) fn pull(&mut self, h: &mut H) -> Pulled<Incoming> {
+    /// The next frame, its pieces added to `pieces`. When there is none, asks to be signalled at the
+    /// next.
+    pub(crate) fn pull(&mut self, h: &mut H, pieces: &mut Vec<Piece>) -> Pulled<Incoming> {
         while self.fault.is_none() {
             if let Some(packet) = self.read() {
-                return self.packet(h, packet);
+                return self.packet(h, &packet, pieces);
             }
             match self.fault.map_or_else(|| self.ring.arm(1), |_| Ok(false)) {
                 Ok(true) => {}
@@ -134,24 +134,28 @@ impl<H: Hypervisor> Rx<H> {
     }
 
     /// Takes all pages of `packet` from the backend before a byte of them is believed.
-    fn packet(&mut self, h: &mut H, packet: RxPacket) -> Pulled<Incoming> {
+    fn packet(
+        &mut self,
+        h: &mut H,
+        packet: &RxPacket,
+        pieces: &mut Vec<Piece>,
+    ) -> Pulled<Incoming> {
         let mut ours = true;
         for n in 0..packet.slots {
             ours &= self.take_back(h, packet.first.plus(n));
         }
-        let frame = packet.frame.and_then(|frame| {
-            if !ours {
-                return Err(DropReason::StillMapped);
-            }
-            self.chain(&frame).ok_or(DropReason::BadSlot)
-        });
+        let pulled = match &packet.frame {
+            Err(reason) => Pulled::Bad(*reason),
+            Ok(_) if !ours => Pulled::Bad(DropReason::StillMapped),
+            Ok(frame) => match self.chain(frame, pieces) {
+                Some(incoming) => Pulled::Frame(incoming),
+                None => Pulled::Bad(DropReason::BadSlot),
+            },
+        };
         for n in 0..packet.slots {
             self.release_if_unused(packet.first.plus(n));
         }
-        match frame {
-            Ok(incoming) => Pulled::Frame(incoming),
-            Err(reason) => Pulled::Bad(reason),
-        }
+        pulled
     }
 
     /// Ends the grant of the buffer at `index`; `false` if the backend has it mapped.
@@ -172,14 +176,15 @@ impl<H: Hypervisor> Rx<H> {
     }
 
     /// Makes a frame of its pages. `None` if it contradicts what was posted, or itself.
-    fn chain(&mut self, frame: &RxFrame) -> Option<Incoming> {
+    fn chain(&mut self, frame: &RxFrame, pieces: &mut Vec<Piece>) -> Option<Incoming> {
         // What is to be cut into segments gets a checksum with each, so its own must be blank.
         let whole = frame.offload.gso.is_none() || frame.offload.csum == Csum::Blank;
         if !whole || !frame.data.iter().all(|data| self.echoed(data.index)) {
             return None;
         }
-        let mut pieces = ArrayVec::new();
+        let from = pieces.len();
         let mut next = None;
+        // From the last, so that each knows the next.
         for data in frame.data.iter().rev() {
             let id = self.buffer_at(data.index)?;
             let buffer = self.buffers.get_mut(usize::from(id))?;
@@ -188,8 +193,8 @@ impl<H: Hypervisor> Rx<H> {
             let at = CopyEnd::Page(buffer.page.frame());
             pieces.push(Piece { at, offset: data.offset, len: data.len });
         }
-        pieces.reverse();
-        let token = u32::from(next?);
+        pieces.get_mut(from..)?.reverse();
+        let (pieces, token) = (from..pieces.len(), u32::from(next?));
         Some(Incoming { pieces, len: frame.len, offload: frame.offload, token })
     }
 

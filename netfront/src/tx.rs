@@ -17,7 +17,7 @@ use xen::hypervisor::{
 use xen::io::{Head, Piece, SLOTS_MAX, all_okay};
 use xen::layout::{self, Packing};
 use xen::netif::{self, ETH_HEADER, Extra, Status, TxFlags, TxRequest, TxResponse};
-use xen::ring::Front;
+use xen::ring::{Front, SLOTS};
 
 /// The TX ring and its pages. A page's place in `slots` is the id of its requests.
 pub(crate) struct Tx<H: Hypervisor> {
@@ -32,9 +32,8 @@ pub(crate) struct Tx<H: Hypervisor> {
     fault: Option<Fault>,
 }
 
-/// The pages of one frame, and the bytes in each.
+/// The pages of one frame.
 type Ids = ArrayVec<u16, SLOTS_MAX>;
-type Lens = ArrayVec<u16, SLOTS_MAX>;
 
 struct Slot<P> {
     page: P,
@@ -120,8 +119,8 @@ impl<H: Hypervisor> Tx<H> {
         offload: Offload,
         ops: &mut Vec<CopyOp>,
     ) -> Result<u16, DropReason> {
-        let (packing, lens) = plan(takes, head, rest, offload)?;
-        let slots = ring_slots(lens.len(), offload);
+        let (packing, pages) = plan(takes, head, rest, offload)?;
+        let slots = ring_slots(pages, offload);
         if self.room() < slots {
             self.harvest(h);
         }
@@ -131,55 +130,50 @@ impl<H: Hypervisor> Tx<H> {
         if self.room() < slots {
             return Err(DropReason::EgressFull);
         }
-        let ids = self.take(&lens, offload).ok_or(DropReason::EgressFull)?;
+        let ids = self.take(pages, offload).ok_or(DropReason::EgressFull)?;
         self.promised = self.promised.saturating_add(slots);
-        self.fill(&ids, head, rest, packing, ops);
+        self.fill(&ids, head, rest, packing, ops)?;
         ids.first().copied().ok_or(DropReason::EgressFull)
     }
 
-    /// Chains free pages for a frame, one for each of `lens`.
-    fn take(&mut self, lens: &Lens, offload: Offload) -> Option<Ids> {
-        let from = self.free.len().checked_sub(lens.len())?;
+    /// Chains free pages for a frame.
+    fn take(&mut self, pages: usize, offload: Offload) -> Option<Ids> {
+        let from = self.free.len().checked_sub(pages)?;
         let ids: Ids = self.free.drain(from..).collect();
-        for (n, (id, len)) in ids.iter().zip(lens).enumerate() {
+        let mut next = None;
+        for id in ids.iter().rev() {
             let slot = self.slots.get_mut(usize::from(*id))?;
-            slot.state = State::Staged;
-            slot.len = *len;
-            slot.next = ids.get(n.saturating_add(1)).copied();
-            slot.offload = offload;
+            (slot.state, slot.len, slot.offload) = (State::Staged, 0, offload);
+            slot.next = next.replace(*id);
         }
         Some(ids)
     }
 
     fn fill(
-        &self,
+        &mut self,
         ids: &Ids,
         head: Head<'_>,
         rest: &[Piece],
         packing: Packing,
         ops: &mut Vec<CopyOp>,
-    ) {
-        let page = |n: usize| {
-            let id = ids.get(n)?;
-            Some(&self.slots.get(usize::from(*id))?.page)
-        };
-        if let Some(first) = page(0) {
-            first.write(0, head.bytes);
-        }
-        for part in layout::parts(head_len(head), rest, packing) {
-            // The head has been written.
-            let Some(piece) = part.piece.and_then(|n| rest.get(n)) else { continue };
-            if let Some(to) = page(part.slot) {
-                ops.push(CopyOp {
+    ) -> Result<(), DropReason> {
+        layout::lay(head_len(head), rest, packing, |part| {
+            let id = ids.get(part.slot).ok_or(DropReason::TooManySlots)?;
+            let slot = self.slots.get_mut(usize::from(*id)).ok_or(DropReason::TooManySlots)?;
+            slot.len = slot.len.saturating_add(part.len);
+            match part.piece {
+                None => slot.page.write(0, head.bytes),
+                Some(piece) => ops.push(CopyOp {
                     src: piece.at,
                     src_offset: piece.offset.saturating_add(part.from),
-                    dst: CopyEnd::Page(to.frame()),
+                    dst: CopyEnd::Page(slot.page.frame()),
                     dst_offset: part.at,
                     len: part.len,
                     status: GrantStatus::OKAY,
-                });
+                }),
             }
-        }
+            Ok(())
+        })
     }
 
     /// Lends the pages of a staged frame and writes its requests, if all its copies `ops` are there and
@@ -243,22 +237,27 @@ impl<H: Hypervisor> Tx<H> {
         }
     }
 
-    /// Shows the backend all that was committed; `true` if it wants a signal. Asks in turn to be
-    /// signalled when half of what is outstanding is answered, so that it seldom has to.
+    /// Shows the backend all that was committed; `true` if it wants a signal.
     pub(crate) fn publish(&mut self, h: &mut H) -> bool {
         let signal = self.ring.publish();
         self.harvest(h);
         signal
     }
 
-    /// Takes the answers that are there: ends the grants, frees the pages.
+    /// Takes the answers that are there: ends the grants, frees the pages. Asks to be signalled when
+    /// half of what is outstanding is answered; and not at all as long as half of the pages are free,
+    /// since the next frame brings us here anyway.
     pub(crate) fn harvest(&mut self, h: &mut H) {
         while self.fault.is_none() {
             match self.ring.take() {
                 Ok(Some((_, slot))) => self.answered(h, TxResponse::decode(&slot)),
                 Ok(None) => {
-                    let half = self.ring.outstanding().div_ceil(2);
-                    match self.ring.arm(half) {
+                    let wanted = if self.free.len() < self.slots.len().div_ceil(2) {
+                        self.ring.outstanding().div_ceil(2)
+                    } else {
+                        SLOTS
+                    };
+                    match self.ring.arm(wanted) {
                         Ok(true) => {}
                         Ok(false) => return,
                         Err(broken) => self.fault = Some(Fault::TxRing(broken)),
@@ -333,13 +332,13 @@ impl<H: Hypervisor> Tx<H> {
     }
 }
 
-/// The layout of a frame, if this backend can take it at all.
+/// The layout of a frame and its pages, if this backend can take it at all.
 fn plan(
     takes: Takes,
     head: Head<'_>,
     rest: &[Piece],
     offload: Offload,
-) -> Result<(Packing, Lens), DropReason> {
+) -> Result<(Packing, usize), DropReason> {
     let len = rest
         .iter()
         .map(|piece| usize::from(piece.len))
@@ -358,9 +357,7 @@ fn plan(
     } else {
         (1, DropReason::EgressOffload)
     };
-    let packing = layout::packing(head_len(head), rest, most).ok_or(too_many)?;
-    let lens = layout::lens(head_len(head), rest, packing).ok_or(too_many)?;
-    Ok((packing, lens))
+    layout::packing(head_len(head), rest, most).ok_or(too_many)
 }
 
 fn head_len(head: Head<'_>) -> u16 {

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use wire::{BATCH, DropReason, Frame, Instant, Outbox, Reply, Verdict, WHOLE_MAX};
 use xen::hypervisor::Hypervisor;
-use xen::io;
+use xen::io::{self, Piece};
 
 /// What the firewall said of a batch. Kept from turn to turn: handed over by value, all its places
 /// would be moved each time, used or not.
@@ -77,6 +77,7 @@ impl<H: Hypervisor> Path<H> {
         firewall: &mut Firewall,
         now: Instant,
         flights: &[Flight],
+        pieces: &[Piece],
         answers: &mut Answers,
     ) {
         let wanted: ArrayVec<usize, WHOLES> = answers
@@ -97,8 +98,8 @@ impl<H: Hypervisor> Path<H> {
         for (place, n) in wanted.iter().enumerate() {
             let Some(flight) = flights.get(*n) else { continue };
             if let Some(device) = fabric.device(flight.from) {
-                let at = memory::whole_at(place);
-                device.heads(&flight.frame, WHOLE_MAX, at, self.private.as_mut(), &mut self.ops);
+                let (at, private) = (memory::whole_at(place), self.private.as_mut());
+                device.heads(&flight.frame, pieces, WHOLE_MAX, at, private, &mut self.ops);
             }
         }
         self.copy(h);

@@ -122,6 +122,7 @@ impl<H: Hypervisor> Path<H> {
         h: &mut H,
         fabric: &mut impl Fabric<H>,
         flights: &[Flight],
+        pieces: &mut [Piece],
         decisions: &[Decision],
         replies: &[Reply],
     ) {
@@ -148,15 +149,15 @@ impl<H: Hypervisor> Path<H> {
                 }
                 round.push(leaving);
             }
-            self.bring(h, fabric, &mut round);
+            self.bring(h, fabric, pieces, &mut round);
             self.ops.clear();
             for leaving in &round {
                 if fabric.is_uplink(leaving.flight.from) {
                     self.brake.went_to(leaving.emit.to);
                 }
                 match &leaving.cut {
-                    None => self.stage_as_it_came(h, fabric, leaving),
-                    Some(cut) => self.stage_cut(h, fabric, leaving, cut),
+                    None => self.stage_as_it_came(h, fabric, leaving, pieces),
+                    Some(cut) => self.stage_cut(h, fabric, leaving, pieces, cut),
                 }
             }
             if left_over.is_none() {
@@ -206,6 +207,7 @@ impl<H: Hypervisor> Path<H> {
         &mut self,
         h: &mut H,
         fabric: &mut impl Fabric<H>,
+        pieces: &[Piece],
         round: &mut ArrayVec<Leaving<'_>, BATCH>,
     ) {
         self.ops.clear();
@@ -216,7 +218,7 @@ impl<H: Hypervisor> Path<H> {
             let (from, frame) = (self.ops.len(), &leaving.flight.frame);
             let brought = fabric.device(leaving.flight.from).map_or(0, |device| {
                 let len = frame.len as usize;
-                device.heads(frame, len, *at, self.private.as_mut(), &mut self.ops)
+                device.heads(frame, pieces, len, *at, self.private.as_mut(), &mut self.ops)
             });
             *copies = (brought == frame.len as usize).then_some(from..self.ops.len());
         }
@@ -237,10 +239,17 @@ impl<H: Hypervisor> Path<H> {
         });
     }
 
-    fn stage_as_it_came(&mut self, h: &mut H, fabric: &mut impl Fabric<H>, leaving: &Leaving<'_>) {
+    fn stage_as_it_came(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        leaving: &Leaving<'_>,
+        pieces: &mut [Piece],
+    ) {
         let Leaving { flight, emit, head, .. } = leaving;
-        let rest = io::skip(&flight.frame.pieces, emit.skip);
-        self.stage(h, fabric, emit.to, *head, &rest, emit.offload, 1);
+        let rest = pieces.get_mut(flight.frame.pieces.clone()).unwrap_or_default();
+        let rest = io::skip(rest, emit.skip);
+        self.stage(h, fabric, emit.to, *head, rest, emit.offload, 1);
     }
 
     /// Stages the frames that `leaving` becomes.
@@ -249,6 +258,7 @@ impl<H: Hypervisor> Path<H> {
         h: &mut H,
         fabric: &mut impl Fabric<H>,
         leaving: &Leaving<'_>,
+        pieces: &[Piece],
         cut: &Cut,
     ) {
         let Leaving { flight, emit, .. } = leaving;
@@ -266,7 +276,7 @@ impl<H: Hypervisor> Path<H> {
             let rest: ArrayVec<Piece, SLOTS_MAX> = match cut.body {
                 Body::Private(begin) => memory::pieces(begin + payload.start, len),
                 Body::Sender | Body::ToBring(..) => {
-                    io::part(&flight.frame.pieces, payload.start + shift, len)
+                    io::part(flight.frame.of(pieces), payload.start + shift, len)
                 }
             };
             let head = Place { at: memory::segment_at(cut.first + n), len: head_len };

@@ -115,7 +115,9 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         let until = self.tick(now);
         let news = self.tell_news(now);
         let lines = self.write_log();
-        self.store.pump(&mut self.h);
+        if self.store.has_work() {
+            self.store.pump(&mut self.h);
+        }
         if let Some(why) = self.control.due(now) {
             return Work::End(why);
         }
@@ -157,7 +159,9 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
             self.ports.on_event(&mut self.h, pending);
             self.qubes.wake(pending);
         }
-        self.store.pump(&mut self.h);
+        if pending.contains(self.store.port()) {
+            self.store.pump(&mut self.h);
+        }
     }
 
     /// Returns whether events may be left.

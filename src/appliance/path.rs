@@ -17,7 +17,7 @@ use wire::{
     Verdict,
 };
 use xen::hypervisor::{CopyOp, GrantStatus, Hypervisor, NoMemory};
-use xen::io::{self, Device, Incoming, Pulled, Staged};
+use xen::io::{self, Device, Incoming, Piece, Pulled, SLOTS_MAX, Staged};
 
 /// Copies that are made by one hypercall at most. The heads of a turn are fewer, as each costs a slot.
 pub(super) const OPS_MAX: usize = 768;
@@ -73,6 +73,8 @@ pub(super) struct Path<H: Hypervisor> {
     pub(super) touched: Touched,
     pub(super) counters: PathCounters,
     flights: Vec<Flight>,
+    /// Where the bytes of the frames in flight are.
+    pieces: Vec<Piece>,
     answers: Answers,
     /// Ports that may have frames in this turn.
     awake: Vec<Port>,
@@ -140,6 +142,7 @@ impl<H: Hypervisor> Path<H> {
             touched: Touched::default(),
             counters: PathCounters::default(),
             flights: Vec::with_capacity(BATCH),
+            pieces: Vec::with_capacity(BATCH * SLOTS_MAX),
             answers: Answers::new(),
             awake: Vec::new(),
             first: 0,
@@ -156,19 +159,22 @@ impl<H: Hypervisor> Path<H> {
         ports: &[Port],
     ) -> Turn {
         let mut flights = core::mem::take(&mut self.flights);
-        let turn = self.pull(h, fabric, now, ports, &mut flights);
+        let mut pieces = core::mem::take(&mut self.pieces);
+        pieces.clear();
+        let turn = self.pull(h, fabric, now, ports, &mut flights, &mut pieces);
         if !flights.is_empty() {
-            self.heads(h, fabric, &mut flights);
+            self.heads(h, fabric, &mut flights, &pieces);
             let mut answers = core::mem::take(&mut self.answers);
             answers.clear();
             self.ask(firewall, now, &flights, &mut answers);
-            self.ask_whole(h, fabric, firewall, now, &flights, &mut answers);
+            self.ask_whole(h, fabric, firewall, now, &flights, &pieces, &mut answers);
             for (flight, decision) in flights.iter_mut().zip(&answers.decisions) {
                 if let Verdict::Emit(emit) = decision.verdict {
-                    flight.frame.truncate(emit.end);
+                    flight.frame.truncate(&mut pieces, emit.end);
                 }
             }
-            self.bodies(h, fabric, &flights, &answers.decisions, &answers.replies);
+            let Answers { decisions, replies } = &answers;
+            self.bodies(h, fabric, &flights, &mut pieces, decisions, replies);
             self.answers = answers;
             for flight in flights.drain(..) {
                 if let Some(device) = fabric.device(flight.from) {
@@ -176,6 +182,7 @@ impl<H: Hypervisor> Path<H> {
                 }
             }
         }
+        self.pieces = pieces;
         self.touched.publish(h, fabric);
         self.flights = flights;
         turn
@@ -196,7 +203,7 @@ impl<H: Hypervisor> Path<H> {
             let mut answers = core::mem::take(&mut self.answers);
             answers.clear();
             answers.add_replies(&outbox);
-            self.bodies(h, fabric, &[], &[], &answers.replies);
+            self.bodies(h, fabric, &[], &mut [], &[], &answers.replies);
             self.touched.publish(h, fabric);
             self.answers = answers;
         }
@@ -211,6 +218,7 @@ impl<H: Hypervisor> Path<H> {
         now: Instant,
         ports: &[Port],
         flights: &mut Vec<Flight>,
+        pieces: &mut Vec<Piece>,
     ) -> Turn {
         self.first = self.first.wrapping_add(1);
         let start = self.first.checked_rem(ports.len()).unwrap_or(0);
@@ -230,7 +238,8 @@ impl<H: Hypervisor> Path<H> {
         loop {
             let mut n = 0;
             while let Some(port) = self.awake.get(n).copied() {
-                match self.serve(h, fabric, port, uplink == Some(port), flights, &mut allowance) {
+                let is_uplink = uplink == Some(port);
+                match self.serve(h, fabric, port, is_uplink, flights, pieces, &mut allowance) {
                     Served::Spent => n += 1,
                     Served::Silent => {
                         self.awake.remove(n);
@@ -268,6 +277,7 @@ impl<H: Hypervisor> Path<H> {
         port: Port,
         is_uplink: bool,
         flights: &mut Vec<Flight>,
+        pieces: &mut Vec<Piece>,
         allowance: &mut Allowance,
     ) -> Served {
         while self.shares.may_send(port) {
@@ -280,7 +290,7 @@ impl<H: Hypervisor> Path<H> {
             if is_uplink && allowance.down < brake::FRAME {
                 return Served::Held;
             }
-            let pulled = fabric.device(port).map_or(Pulled::Empty, |device| device.pull(h));
+            let pulled = fabric.device(port).map_or(Pulled::Empty, |device| device.pull(h, pieces));
             let cost = match pulled {
                 Pulled::Empty => {
                     self.shares.rest(port);
@@ -316,14 +326,21 @@ impl<H: Hypervisor> Path<H> {
 
     /// Brings all heads to private memory, with one hypercall at most. A frame whose head cannot be
     /// read is answered and gone.
-    fn heads(&mut self, h: &mut H, fabric: &mut impl Fabric<H>, flights: &mut Vec<Flight>) {
+    fn heads(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        flights: &mut Vec<Flight>,
+        pieces: &[Piece],
+    ) {
         self.ops.clear();
         let mut ranges = ArrayVec::<_, BATCH>::new();
         for (place, flight) in flights.iter_mut().enumerate() {
             let from = self.ops.len();
             if let Some(device) = fabric.device(flight.from) {
                 let (at, private) = (memory::head_at(place), self.private.as_mut());
-                flight.head = device.heads(&flight.frame, HEAD_MAX, at, private, &mut self.ops);
+                let (frame, ops) = (&flight.frame, &mut self.ops);
+                flight.head = device.heads(frame, pieces, HEAD_MAX, at, private, ops);
             }
             flight.place = place;
             ranges.push(from..self.ops.len());

@@ -11,7 +11,7 @@ use core::net::Ipv4Addr;
 use netfront::{Config, Netfront, Notice};
 use wire::{HEAD_MAX, Instant, Mac, Offload, PortSlot};
 use xen::hypervisor::{CopyOp, EvtPort, Hypervisor, Memory, NoMemory, PortSet};
-use xen::io::{Device, Head, Pulled};
+use xen::io::{Device, Head, Piece, Pulled, SLOTS_MAX};
 use xen::raw::Xen;
 use xen::store::{Client, Event, Tag};
 
@@ -27,6 +27,7 @@ pub(crate) struct Net {
     front: Netfront<Xen>,
     private: <Xen as Hypervisor>::Private,
     ops: Vec<CopyOp>,
+    pieces: Vec<Piece>,
     pub(crate) ends: Ends,
     pub(crate) received: u64,
     pub(crate) received_bytes: u64,
@@ -38,6 +39,7 @@ impl Net {
             front: Netfront::new(Config::new(PortSlot(0), Tag(1))),
             private: h.private(PRIVATE_PAGES)?,
             ops: Vec::with_capacity(8),
+            pieces: Vec::with_capacity(SLOTS_MAX),
             ends: Ends { own_mac: Mac([0; 6]), gateway_mac: GATEWAY, own },
             received: 0,
             received_bytes: 0,
@@ -100,11 +102,12 @@ impl Net {
     /// there.
     pub(crate) fn receive(&mut self, h: &mut Xen, mut take: impl FnMut(&[u8], u32)) -> bool {
         for _ in 0..RECEIVE {
-            match self.front.pull(h) {
+            self.pieces.clear();
+            match self.front.pull(h, &mut self.pieces) {
                 Pulled::Frame(frame) => {
                     self.ops.clear();
-                    let private = self.private.as_mut();
-                    let len = self.front.heads(&frame, HEAD_MAX, 0, private, &mut self.ops);
+                    let (private, ops) = (self.private.as_mut(), &mut self.ops);
+                    let len = self.front.heads(&frame, &self.pieces, HEAD_MAX, 0, private, ops);
                     take(self.private.as_ref().get(..len).unwrap_or_default(), frame.len);
                     self.received += 1;
                     self.received_bytes += u64::from(frame.len);

@@ -26,8 +26,9 @@ impl fmt::Display for DomId {
     }
 }
 
-/// A local event channel port.
+/// A local event channel port (evtchn_port_t).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct EvtPort(pub u32);
 
 /// A grant in force: whoever holds it has lent a page. Not `Copy`: it ends exactly once, by
@@ -179,11 +180,15 @@ pub const PORTS_MAX: usize = 4096;
 
 /// Event channels that were pending.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PortSet([u64; PORTS_MAX / 64]);
+pub struct PortSet {
+    words: [u64; PORTS_MAX / 64],
+    /// Which of the words are not 0: mostly one or none is.
+    used: u64,
+}
 
 impl Default for PortSet {
     fn default() -> Self {
-        Self([0; PORTS_MAX / 64])
+        Self { words: [0; PORTS_MAX / 64], used: 0 }
     }
 }
 
@@ -196,8 +201,11 @@ impl fmt::Debug for PortSet {
 impl PortSet {
     /// Adds all ports of word `word` (64 ports a word) whose bit is set. Beyond the table: nothing.
     pub fn add_word(&mut self, word: usize, bits: u64) {
-        if let Some(w) = self.0.get_mut(word) {
+        if let Some(w) = self.words.get_mut(word)
+            && bits != 0
+        {
             *w |= bits;
+            self.used |= 1 << word;
         }
     }
 
@@ -209,25 +217,31 @@ impl PortSet {
     /// Whether `port` was pending.
     #[must_use]
     pub fn contains(&self, port: EvtPort) -> bool {
-        self.0.get(port.0 as usize / 64).is_some_and(|w| w >> (port.0 % 64) & 1 == 1)
+        self.words.get(port.0 as usize / 64).is_some_and(|w| w >> (port.0 % 64) & 1 == 1)
     }
 
     /// Whether none was.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|w| *w == 0)
+        self.used == 0
     }
 
     /// The ports in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = EvtPort> {
-        (0u32..).step_by(64).zip(self.0).flat_map(|(base, mut word)| {
-            core::iter::from_fn(move || {
-                let bit = (word != 0).then(|| word.trailing_zeros())?;
-                word &= word - 1;
-                Some(EvtPort(base + bit))
-            })
+        bits(self.used).flat_map(|at| {
+            let word = self.words.get(at as usize).copied().unwrap_or(0);
+            bits(word).map(move |bit| EvtPort(at * 64 + bit))
         })
     }
+}
+
+/// The numbers of the bits set in `word`, lowest first.
+fn bits(mut word: u64) -> impl Iterator<Item = u32> {
+    core::iter::from_fn(move || {
+        let bit = (word != 0).then(|| word.trailing_zeros())?;
+        word &= word - 1;
+        Some(bit)
+    })
 }
 
 /// Why a domain ends (SHUTDOWN_*, sched.h).

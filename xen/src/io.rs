@@ -38,11 +38,11 @@ pub struct Piece {
 /// A frame that arrived in a ring, its slots read once and checked.
 ///
 /// Not `Clone`: it is given back to its device exactly once ([`Device::done`]), which then answers
-/// the slots to the peer.
+/// the slots to the peer. Small, as it is moved about: its bytes stand in the list it was pulled into.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Its bytes, in order.
-    pub pieces: ArrayVec<Piece, SLOTS_MAX>,
+    /// Which pieces of that list have its bytes, in order; at most [`SLOTS_MAX`].
+    pub pieces: Range<usize>,
     /// The sum of the pieces' lengths.
     pub len: u32,
     /// What the sender left to do.
@@ -52,12 +52,27 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Keeps the first `len` bytes, if there are more.
-    pub fn truncate(&mut self, len: u32) {
-        if len < self.len {
-            self.pieces = part(&self.pieces, 0, len);
-            self.len = len;
+    /// Its part of the list it was pulled into.
+    #[must_use]
+    pub fn of<'p>(&self, pieces: &'p [Piece]) -> &'p [Piece] {
+        pieces.get(self.pieces.clone()).unwrap_or_default()
+    }
+
+    /// Keeps the first `len` bytes, if there are more. `pieces` is the list it was pulled into.
+    pub fn truncate(&mut self, pieces: &mut [Piece], len: u32) {
+        if len >= self.len {
+            return;
         }
+        let mut left = len;
+        let own = pieces.get_mut(self.pieces.clone()).unwrap_or_default();
+        let mut kept = 0;
+        while let Some(piece) = own.get_mut(kept).filter(|_| left != 0) {
+            piece.len = u16::try_from(left).unwrap_or(u16::MAX).min(piece.len);
+            left -= u32::from(piece.len);
+            kept += 1;
+        }
+        self.pieces.end = self.pieces.start + kept;
+        self.len = len;
     }
 }
 
@@ -98,14 +113,16 @@ pub struct Head<'a> {
 /// [`done`](Self::done) on the ingress, [`publish`](Self::publish) on every device that was used.
 /// Nothing is visible to a peer before `publish`.
 pub trait Device<H: Hypervisor> {
-    /// The next frame of the ring.
-    fn pull(&mut self, h: &mut H) -> Pulled<Incoming>;
+    /// The next frame of the ring, its pieces added to `pieces`.
+    fn pull(&mut self, h: &mut H, pieces: &mut Vec<Piece>) -> Pulled<Incoming>;
 
-    /// Brings the first bytes of `frame`, at most `want`, to byte `at` of private memory: either at
-    /// once through `private`, or by adding copies to `ops`. Returns how many they are.
+    /// Brings the first bytes of `frame`, which was pulled into `pieces`, at most `want` of them, to
+    /// byte `at` of private memory: either at once through `private`, or by adding copies to `ops`.
+    /// Returns how many they are.
     fn heads(
         &mut self,
         frame: &Incoming,
+        pieces: &[Piece],
         want: usize,
         at: u32,
         private: &mut [u8],
@@ -144,32 +161,40 @@ pub trait Device<H: Hypervisor> {
     fn publish(&mut self, h: &mut H);
 }
 
-/// The bytes of `pieces` from byte `skip` on.
-pub fn skip(pieces: &[Piece], skip: u32) -> ArrayVec<Piece, SLOTS_MAX> {
+/// Cuts the first `skip` bytes off `pieces`; returns what is left of them.
+pub fn skip(pieces: &mut [Piece], skip: u32) -> &[Piece] {
     let mut left = skip;
-    pieces
-        .iter()
-        .filter_map(|piece| {
-            let cut = u16::try_from(left).unwrap_or(u16::MAX).min(piece.len);
-            left -= u32::from(cut);
-            let len = piece.len - cut;
-            (len != 0).then_some(Piece { at: piece.at, offset: piece.offset + cut, len })
-        })
-        .take(SLOTS_MAX)
-        .collect()
+    let whole = pieces.iter().take_while(|piece| match left.checked_sub(piece.len.into()) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    });
+    let whole = whole.count();
+    let rest = pieces.get_mut(whole..).unwrap_or_default();
+    if let (Some(first), Ok(cut)) = (rest.first_mut(), u16::try_from(left)) {
+        first.offset += cut;
+        first.len -= cut;
+    }
+    rest
 }
 
 /// `len` bytes of `pieces` from byte `from` on, or as many as there are.
 #[must_use]
 pub fn part(pieces: &[Piece], from: u32, len: u32) -> ArrayVec<Piece, SLOTS_MAX> {
-    let mut left = len;
-    let mut part = skip(pieces, from);
-    part.retain(|piece| {
-        piece.len = u16::try_from(left).unwrap_or(u16::MAX).min(piece.len);
-        left -= u32::from(piece.len);
-        piece.len != 0
-    });
-    part
+    let (mut before, mut left) = (from, len);
+    pieces
+        .iter()
+        .filter_map(|piece| {
+            let cut = u16::try_from(before).unwrap_or(u16::MAX).min(piece.len);
+            before -= u32::from(cut);
+            let len = u16::try_from(left).unwrap_or(u16::MAX).min(piece.len - cut);
+            left -= u32::from(len);
+            (len != 0).then_some(Piece { at: piece.at, offset: piece.offset + cut, len })
+        })
+        .take(SLOTS_MAX)
+        .collect()
 }
 
 /// Whether all of `ops` took effect.

@@ -5,8 +5,7 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use crate::hypervisor::PAGE_SIZE;
-use crate::io::{Piece, SLOTS_MAX};
-use arrayvec::ArrayVec;
+use crate::io::Piece;
 
 const PAGE: u16 = PAGE_SIZE as u16;
 
@@ -14,7 +13,7 @@ const PAGE: u16 = PAGE_SIZE as u16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// From which piece; `None` is the head.
-    pub piece: Option<usize>,
+    pub piece: Option<Piece>,
     /// Byte in the head or piece.
     pub from: u16,
     /// To which slot of the frame.
@@ -35,96 +34,60 @@ pub enum Packing {
     Dense,
 }
 
-/// The copies for a frame of a `head` of that many bytes (at most a page) and `rest`.
-#[must_use]
-pub fn parts(head: u16, rest: &[Piece], packing: Packing) -> Parts<'_> {
-    Parts { packing, rest, source: None, left: head.min(PAGE), slot: 0, fill: 0 }
-}
-
-/// How to lay out a frame that may have `most` pages: in one if that is enough, as it came if that
-/// fits, else as few pages as can be. `None` if it cannot be laid out so.
-#[must_use]
-pub fn packing(head: u16, rest: &[Piece], most: usize) -> Option<Packing> {
-    let fits = |packing, most| (1..=most).contains(&slots(head, rest, packing));
-    let len = rest.iter().fold(usize::from(head), |len, p| len.saturating_add(p.len.into()));
-    if len <= PAGE_SIZE {
-        return Some(Packing::Dense).filter(|dense| fits(*dense, most));
-    }
-    [Packing::Kept, Packing::Dense].into_iter().find(|packing| fits(*packing, most))
-}
-
-/// How many pages a frame needs.
-#[must_use]
-pub fn slots(head: u16, rest: &[Piece], packing: Packing) -> usize {
-    parts(head, rest, packing).last().map_or(0, |part| part.slot.saturating_add(1))
-}
-
-/// Bytes in each page of a frame; `None` if it needs more than [`SLOTS_MAX`] of them.
-#[must_use]
-pub fn lens(head: u16, rest: &[Piece], packing: Packing) -> Option<ArrayVec<u16, SLOTS_MAX>> {
-    let mut lens = ArrayVec::new();
-    for part in parts(head, rest, packing) {
-        if lens.len() <= part.slot {
-            lens.try_push(0).ok()?;
-        }
-        let len = lens.last_mut()?;
-        *len = part.len.saturating_add(*len);
-    }
-    Some(lens)
-}
-
-/// See [`parts`].
-pub struct Parts<'a> {
+/// Calls `each` for the copies that make a frame of a `head` of that many bytes (at most a page) and
+/// `rest`, in order.
+///
+/// # Errors
+/// The first that `each` returns.
+pub fn lay<E>(
+    head: u16,
+    rest: &[Piece],
     packing: Packing,
-    rest: &'a [Piece],
-    /// What is being copied, with its bytes not yet copied.
-    source: Option<usize>,
-    left: u16,
-    /// The page being filled, and how far.
-    slot: usize,
-    fill: u16,
-}
-
-impl Parts<'_> {
-    fn len_of(&self, source: Option<usize>) -> u16 {
-        source.and_then(|n| self.rest.get(n)).map_or(0, |piece| piece.len.min(PAGE))
+    mut each: impl FnMut(Part) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut slot, mut fill) = (0usize, head.min(PAGE));
+    if fill != 0 {
+        each(Part { piece: None, from: 0, slot, at: 0, len: fill })?;
     }
-
-    fn next_page(&mut self) {
-        self.slot = self.slot.saturating_add(1);
-        self.fill = 0;
-    }
-}
-
-impl Iterator for Parts<'_> {
-    type Item = Part;
-
-    fn next(&mut self) -> Option<Part> {
-        while self.left == 0 {
-            let next = self.source.map_or(0, |n| n.saturating_add(1));
-            self.rest.get(next)?;
-            self.source = Some(next);
-            self.left = self.len_of(self.source);
-            let room = PAGE.saturating_sub(self.fill);
-            let own_page = self.packing == Packing::Kept && (next != 0 || self.left > room);
-            if own_page && self.fill != 0 {
-                self.next_page();
+    for (n, piece) in rest.iter().enumerate() {
+        let whole = piece.len.min(PAGE);
+        let shares = n == 0 && whole <= PAGE.saturating_sub(fill);
+        let mut turn = packing == Packing::Kept && !shares && fill != 0;
+        let mut from = 0;
+        while from < whole {
+            if turn || fill == PAGE {
+                slot = slot.saturating_add(1);
+                (turn, fill) = (false, 0);
             }
+            let len = whole.saturating_sub(from).min(PAGE.saturating_sub(fill));
+            each(Part { piece: Some(*piece), from, slot, at: fill, len })?;
+            from = from.saturating_add(len);
+            fill = fill.saturating_add(len);
         }
-        if self.fill == PAGE {
-            self.next_page();
-        }
-        let whole = match self.source {
-            None => self.left.saturating_add(self.fill),
-            some => self.len_of(some),
-        };
-        let from = whole.saturating_sub(self.left);
-        let len = self.left.min(PAGE.saturating_sub(self.fill));
-        let part = Part { piece: self.source, from, slot: self.slot, at: self.fill, len };
-        self.left = self.left.saturating_sub(len);
-        self.fill = self.fill.saturating_add(len);
-        Some(part)
     }
+    Ok(())
+}
+
+/// How to lay out a frame that may have `most` pages, and how many it gets: one if that is enough, as
+/// it came if that fits, else as few pages as can be. `None` if it cannot be laid out so.
+#[must_use]
+pub fn packing(head: u16, rest: &[Piece], most: usize) -> Option<(Packing, usize)> {
+    let len = rest.iter().fold(usize::from(head), |len, p| len.saturating_add(p.len.into()));
+    let dense = len.div_ceil(PAGE_SIZE);
+    let kept = if dense <= 1 { dense } else { kept(head, rest) };
+    if dense > 1 && (1..=most).contains(&kept) {
+        return Some((Packing::Kept, kept));
+    }
+    (1..=most).contains(&dense).then_some((Packing::Dense, dense))
+}
+
+/// Pages of a frame whose pieces keep theirs.
+fn kept(head: u16, rest: &[Piece]) -> usize {
+    let apart = match rest.first() {
+        Some(first) => head != 0 && head.saturating_add(first.len) > PAGE,
+        None => head != 0,
+    };
+    rest.len().saturating_add(apart.into())
 }
 
 #[cfg(test)]
@@ -134,15 +97,34 @@ mod tests {
     use crate::hypervisor::CopyEnd;
     use std::vec::Vec;
 
+    /// Each in the page of its number.
     fn pieces(lens: &[u16]) -> Vec<Piece> {
-        lens.iter().map(|len| Piece { at: CopyEnd::Private(0), offset: 0, len: *len }).collect()
+        let piece = |(n, len): (usize, &u16)| Piece {
+            at: CopyEnd::Private(n as u16),
+            offset: 0,
+            len: *len,
+        };
+        lens.iter().enumerate().map(piece).collect()
+    }
+
+    /// The copies of a frame, with the number of the piece.
+    fn parts(head: u16, rest: &[Piece], packing: Packing) -> Vec<(Option<usize>, Part)> {
+        let mut parts = Vec::new();
+        let done: Result<(), ()> = lay(head, rest, packing, |part| {
+            let n = part.piece.map(|piece| rest.iter().position(|p| *p == piece).unwrap());
+            parts.push((n, part));
+            Ok(())
+        });
+        assert_eq!(done, Ok(()));
+        parts
     }
 
     fn check(head: u16, rest: &[Piece], packing: Packing) -> usize {
         let mut next = (None, 0);
         let mut page = (0, 0);
-        for part in parts(head, rest, packing) {
-            while part.piece != next.0 {
+        let parts = parts(head, rest, packing);
+        for (piece, part) in &parts {
+            while *piece != next.0 {
                 let whole = next.0.map_or(head, |n: usize| rest[n].len);
                 assert_eq!(next.1, whole, "bytes left out");
                 next = (Some(next.0.map_or(0, |n| n + 1)), 0);
@@ -158,9 +140,13 @@ mod tests {
             assert!(part.len != 0 && usize::from(page.1) <= PAGE_SIZE, "{part:?}");
         }
         let all = usize::from(head) + rest.iter().map(|p| usize::from(p.len)).sum::<usize>();
-        let done = parts(head, rest, packing).map(|p| usize::from(p.len)).sum::<usize>();
-        assert_eq!(done, all);
-        slots(head, rest, packing)
+        assert_eq!(parts.iter().map(|(_, part)| usize::from(part.len)).sum::<usize>(), all);
+        let slots = parts.last().map_or(0, |(_, part)| part.slot + 1);
+        match packing {
+            Packing::Kept => assert_eq!(kept(head, rest), slots),
+            Packing::Dense => assert_eq!(all.div_ceil(PAGE_SIZE), slots),
+        }
+        slots
     }
 
     #[test]
@@ -183,18 +169,22 @@ mod tests {
         }
     }
 
+    fn slots_of(head: u16, rest: &[Piece]) -> Vec<(usize, u16, u16)> {
+        parts(head, rest, Packing::Kept).iter().map(|(_, p)| (p.slot, p.at, p.len)).collect()
+    }
+
     #[test]
     fn a_frame_as_it_came_keeps_its_slots() {
         // What a Linux client sends: headers and payload in one page, then full pages.
         let rest = pieces(&[4042, 4096, 4096, 100]);
-        let all: Vec<_> = parts(54, &rest, Packing::Kept).map(|p| (p.slot, p.at, p.len)).collect();
+        let all = slots_of(54, &rest);
         assert_eq!(all, [(0, 0, 54), (0, 54, 4042), (1, 0, 4096), (2, 0, 4096), (3, 0, 100)]);
     }
 
     #[test]
     fn a_first_piece_too_long_for_the_heads_page_gets_its_own() {
         let rest = pieces(&[4096, 10]);
-        let all: Vec<_> = parts(54, &rest, Packing::Kept).map(|p| (p.slot, p.at, p.len)).collect();
+        let all = slots_of(54, &rest);
         assert_eq!(all, [(0, 0, 54), (1, 0, 4096), (2, 0, 10)]);
     }
 
@@ -202,19 +192,19 @@ mod tests {
     fn the_longest_frame_fits_when_packed() {
         let mut lens = [3640; 18];
         lens[17] = 65535 - 54 - 17 * 3640;
-        assert_eq!(slots(54, &pieces(&lens), Packing::Kept), 18);
-        assert_eq!(slots(54, &pieces(&lens), Packing::Dense), 16);
+        assert_eq!(check(54, &pieces(&lens), Packing::Kept), 18);
+        assert_eq!(check(54, &pieces(&lens), Packing::Dense), 16);
     }
 
     #[test]
     fn as_it_came_only_if_that_is_more_than_one_page_and_no_more_than_may_be() {
         for (rest, most, expected) in [
-            (&[202, 1000][..], 18, Some(Packing::Dense)),
-            (&[4000, 42], 18, Some(Packing::Dense)),
-            (&[4000, 43], 18, Some(Packing::Kept)),
+            (&[202, 1000][..], 18, Some((Packing::Dense, 1))),
+            (&[4000, 42], 18, Some((Packing::Dense, 1))),
+            (&[4000, 43], 18, Some((Packing::Kept, 2))),
             (&[4000, 43], 1, None),
-            (&[3000; 17], 17, Some(Packing::Kept)),
-            (&[3000; 18], 17, Some(Packing::Dense)),
+            (&[3000; 17], 17, Some((Packing::Kept, 17))),
+            (&[3000; 18], 17, Some((Packing::Dense, 14))),
             (&[4096; 18], 17, None),
         ] {
             assert_eq!(packing(54, &pieces(rest), most), expected, "{rest:?} in {most}");
@@ -224,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_all_head_is_one_slot() {
-        assert_eq!(slots(60, &[], Packing::Kept), 1);
-        assert_eq!(slots(0, &[], Packing::Kept), 0);
+        assert_eq!(check(60, &[], Packing::Kept), 1);
+        assert_eq!(check(0, &[], Packing::Kept), 0);
     }
 }

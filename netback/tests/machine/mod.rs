@@ -246,14 +246,15 @@ impl Back {
     fn pull(&mut self, port: Port) -> Pulled<Pulled1> {
         let Self { h, netback, private, .. } = self;
         let vif = netback.vif(port).expect("a vif");
-        let frame = match vif.pull(h) {
+        let mut pieces = Vec::new();
+        let frame = match vif.pull(h, &mut pieces) {
             Pulled::Frame(frame) => frame,
             Pulled::Bad(reason) => return Pulled::Bad(reason),
             Pulled::Empty => return Pulled::Empty,
         };
         let mut ops = Vec::new();
         // Somewhere that makes it cross pages of private memory.
-        let got = vif.heads(&frame, frame.len as usize, 100, private.as_mut(), &mut ops);
+        let got = vif.heads(&frame, &pieces, frame.len as usize, 100, private.as_mut(), &mut ops);
         assert_eq!(got, frame.len as usize);
         h.copy(private, &mut ops).unwrap();
         let pulled = Pulled1 {
@@ -312,16 +313,18 @@ impl Back {
     /// Passes the next frame of `from` on to `to`, its first bytes replaced by `head`, without ever
     /// holding the rest.
     pub(crate) fn forward(&mut self, from: Port, to: Port, head: &[u8]) -> Result<(), DropReason> {
-        let frame: Incoming = match self.netback.vif(from).expect("a vif").pull(&mut self.h) {
+        let mut pieces = Vec::new();
+        let vif = self.netback.vif(from).expect("a vif");
+        let frame: Incoming = match vif.pull(&mut self.h, &mut pieces) {
             Pulled::Frame(frame) => frame,
             other => panic!("no frame to forward: {other:?}"),
         };
         self.private.as_mut()[HEAD_AT..HEAD_AT + head.len()].copy_from_slice(head);
-        let rest = skip(&frame.pieces, head.len() as u32);
+        let rest = skip(&mut pieces, head.len() as u32);
         let head = Head { bytes: head, private_offset: HEAD_AT as u32 };
         let mut ops = Vec::new();
         let vif = self.netback.vif(to).ok_or(DropReason::EgressDown)?;
-        let staged = vif.stage(&mut self.h, head, &rest, frame.offload, &mut ops);
+        let staged = vif.stage(&mut self.h, head, rest, frame.offload, &mut ops);
         let result = staged.and_then(|staged| self.finish(to, staged, ops));
         let vif = self.netback.vif(from).expect("a vif");
         vif.done(&mut self.h, frame);

@@ -29,6 +29,8 @@ pub(crate) struct Rig {
     pub(crate) store_page: FrameNo,
     pub(crate) front: Netfront<SimHypervisor>,
     pub(crate) private: SimPrivate,
+    /// Of all frames that were pulled.
+    pub(crate) pieces: Vec<Piece>,
     pub(crate) notices: Vec<Notice>,
 }
 
@@ -61,6 +63,7 @@ impl Rig {
             store: Client::new(page, port),
             front: Netfront::new(config),
             private: h.private(32).unwrap(),
+            pieces: Vec::new(),
             notices: Vec::new(),
             h,
             xs,
@@ -250,14 +253,14 @@ impl Rig {
 
     /// Pulls one frame, without giving it back.
     pub(crate) fn pull(&mut self) -> Pulled<Incoming> {
-        self.front.pull(&mut self.h)
+        self.front.pull(&mut self.h, &mut self.pieces)
     }
 
     /// All bytes of a frame, and its pages given back.
     pub(crate) fn take(&mut self, incoming: Incoming) -> Frame {
         let want = incoming.len as usize;
         let private = self.private.as_mut();
-        let copied = self.front.heads(&incoming, want, 0, private, &mut Vec::new());
+        let copied = self.front.heads(&incoming, &self.pieces, want, 0, private, &mut Vec::new());
         assert_eq!(copied, want);
         let bytes = private[..want].to_vec();
         let frame = Frame { bytes, offload: incoming.offload };

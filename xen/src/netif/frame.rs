@@ -66,18 +66,24 @@ pub struct TxAnswer {
 }
 
 impl TxAnswer {
-    /// The responses, each with the index of its request.
+    /// The index of the first request.
+    #[must_use]
+    pub const fn first(&self) -> RingIndex {
+        self.first
+    }
+
+    /// The responses, each with the index of its request. The extras stand behind the first slot.
     pub fn responses(&self, status: Status) -> impl Iterator<Item = (RingIndex, TxResponse)> {
         let extras = usize::from(self.extras);
-        let (first, rest) = self.ids.split_at_checked(1).unwrap_or_default();
-        let data = move |id: &u16| TxResponse { id: *id, status };
-        let null = TxResponse { id: 0, status: Status::NULL };
-        let all = first
-            .iter()
-            .map(data)
-            .chain(core::iter::repeat_n(null, extras))
-            .chain(rest.iter().map(data));
-        (0u32..).map(|n| self.first.plus(n)).zip(all)
+        let id = move |n: usize| match n {
+            0 => self.ids.first(),
+            n => self.ids.get(n.checked_sub(extras).filter(|at| *at != 0)?),
+        };
+        (0u32..).take(self.slots()).map(move |n| {
+            let null = TxResponse { id: 0, status: Status::NULL };
+            let response = id(n as usize).map_or(null, |id| TxResponse { id: *id, status });
+            (self.first.plus(n), response)
+        })
     }
 
     /// Slots in the ring.
@@ -126,8 +132,10 @@ pub fn read_tx(
         extra_follows = extra.more;
     }
 
+    // What is left of its length for the first slot, which stands before all others.
     let mut own = head.size;
-    let mut rest: ArrayVec<TxData, SLOTS_MAX> = ArrayVec::new();
+    let mut data: ArrayVec<TxData, SLOTS_MAX> = ArrayVec::new();
+    data.push(TxData { gref: head.gref, offset: head.offset, len: 0 });
     let mut more = head.flags.has(TxFlags::MORE_DATA);
     while more {
         let (_, slot) = next().ok_or(TxFault::CutShort)?;
@@ -145,8 +153,8 @@ pub fn read_tx(
         if answer.ids.len() > SLOTS_MAX {
             drop = Some(DropReason::TooManySlots);
         } else if request.size != 0 {
-            let data = TxData { gref: request.gref, offset: request.offset, len: request.size };
-            let _ = rest.try_push(data);
+            let more = TxData { gref: request.gref, offset: request.offset, len: request.size };
+            let _ = data.try_push(more);
         }
     }
 
@@ -157,8 +165,9 @@ pub fn read_tx(
         return Ok(Some(TxPacket { answer, frame: Err(DropReason::Truncated) }));
     }
     within_page(head.offset, own)?;
-    let first = TxData { gref: head.gref, offset: head.offset, len: own };
-    let data = core::iter::once(first).chain(rest).take(SLOTS_MAX).collect();
+    if let Some(first) = data.first_mut() {
+        first.len = own;
+    }
     let csum = if head.flags.has(TxFlags::CSUM_BLANK) { Csum::Blank } else { Csum::Unknown };
     let frame = TxFrame { data, len: u32::from(head.size), offload: Offload { csum, gso } };
     Ok(Some(TxPacket { answer, frame: Ok(frame) }))

@@ -68,6 +68,8 @@ pub struct Xen {
     /// Addresses of the window that were used and are empty again.
     holes: Stack<NonNull<u8>>,
     copies: Vec<abi::Copy>,
+    /// Words of the event channel bitmap in which ports of ours can be.
+    words: usize,
     last: Cell<u64>,
 }
 
@@ -130,6 +132,8 @@ impl Xen {
             pages: Stack::new(),
             holes: Stack::new(),
             copies: Vec::new(),
+            // The toolstack's ports are the first a domain gets.
+            words: 1,
             last: Cell::new(0),
         };
         xen.masks().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
@@ -159,6 +163,12 @@ impl Xen {
     fn masks(&self) -> impl Iterator<Item = &AtomicU64> {
         // SAFETY: inside the shared info page.
         self.words(unsafe { &raw mut (*self.info.as_ptr()).evtchn_mask }.cast())
+    }
+
+    /// From now on `port` is looked for among those pending.
+    fn know(&mut self, port: u32) -> EvtPort {
+        self.words = self.words.max(port as usize / 64 + 1);
+        EvtPort(port)
     }
 
     fn frame(&self, at: usize) -> FrameNo {
@@ -326,7 +336,7 @@ impl Hypervisor for Xen {
         let mut arg = abi::evtchn_alloc_unbound { dom: SELF, remote_dom: remote.0, port: 0 };
         // SAFETY: the structure of this command.
         unsafe { call::op::<{ nr::EVENT_CHANNEL_OP }, _>(abi::EVTCHNOP_alloc_unbound, &mut arg)? };
-        Ok(EvtPort(arg.port))
+        Ok(self.know(arg.port))
     }
 
     fn bind_interdomain(&mut self, remote: DomId, port: u32) -> Result<EvtPort, Errno> {
@@ -336,7 +346,7 @@ impl Hypervisor for Xen {
         unsafe {
             call::op::<{ nr::EVENT_CHANNEL_OP }, _>(abi::EVTCHNOP_bind_interdomain, &mut arg)?
         };
-        Ok(EvtPort(arg.local_port))
+        Ok(self.know(arg.local_port))
     }
 
     fn close(&mut self, port: EvtPort) {
@@ -357,9 +367,9 @@ impl Hypervisor for Xen {
 
     fn take_pending(&mut self) -> PortSet {
         let mut set = PortSet::default();
-        // All words, as Xen sets no selector bit for a masked port. Cleared before the rings are
+        // Word by word, as Xen sets no selector bit for a masked port. Cleared before the rings are
         // looked at, so that what comes later is seen by the next poll.
-        for (i, word) in self.pending().enumerate() {
+        for (i, word) in self.pending().take(self.words).enumerate() {
             if word.load(Ordering::Relaxed) != 0 {
                 set.add_word(i, word.swap(0, Ordering::SeqCst));
             }
@@ -368,16 +378,14 @@ impl Hypervisor for Xen {
     }
 
     fn poll(&mut self, hot: &[EvtPort], until: Option<Instant>) -> Result<(), Errno> {
-        let mut ports = [0; 128];
-        let Some(list) = ports.get_mut(..hot.len()) else { return Err(Errno(22)) };
-        list.iter_mut().zip(hot).for_each(|(to, port)| *to = port.0);
         let mut arg = abi::sched_poll {
-            ports: ports.as_mut_ptr(),
+            // Xen only reads the list.
+            ports: hot.as_ptr().cast_mut().cast(),
             nr_ports: hot.len() as u32,
             // 0 would be no time-out at all.
             timeout: until.map_or(0, |at| at.as_nanos().max(1)),
         };
-        // SAFETY: the structure of this command; the list has `nr_ports` ports.
+        // SAFETY: the structure of this command; the list has `nr_ports` ports, each a number alone.
         unsafe { call::op::<{ nr::SCHED_OP }, _>(abi::SCHEDOP_poll, &mut arg) }.map(drop)
     }
 

@@ -113,6 +113,8 @@ pub struct Client<M> {
     /// What is being read from the ring.
     incoming: Vec<u8>,
     events: VecDeque<Event>,
+    /// The ring was not read to its end, as there were too many events.
+    held: bool,
     broken: bool,
 }
 
@@ -133,6 +135,7 @@ impl<M: Memory> Client<M> {
             open_transactions: 0,
             incoming: Vec::new(),
             events: VecDeque::new(),
+            held: false,
             broken: false,
         };
         // The payload is one byte and the queue is empty: it cannot be refused.
@@ -169,6 +172,12 @@ impl<M: Memory> Client<M> {
             self.broken = true;
             self.events.push_back(Event::Broken(broken));
         }
+    }
+
+    /// Whether there is something to [`pump`](Self::pump) though XenStore has not signalled: requests
+    /// that wait, or answers left on the ring as too many events were not yet taken.
+    pub fn has_work(&self) -> bool {
+        self.held || !(self.queue.is_empty() && self.starts.is_empty() && self.sending.is_empty())
     }
 
     /// The next event, oldest first.
@@ -264,7 +273,8 @@ impl<M: Memory> Client<M> {
     }
 
     fn receive(&mut self) -> Result<bool, Broken> {
-        if self.events.len() >= EVENTS_MAX {
+        self.held = self.events.len() >= EVENTS_MAX;
+        if self.held {
             return Ok(false);
         }
         let want = self.wanted()?;
