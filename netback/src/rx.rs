@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use wire::{DropReason, Offload, Takes};
 use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Memory, PAGE_SIZE};
 use xen::io::{Head, Piece, Staged, all_okay};
-use xen::layout::{self, Packing};
+use xen::layout::{self, Packing, Part};
 use xen::netif::{Extra, Rx, RxFlags, RxRequest, RxResponse, Status};
 use xen::ring::{Back, RingIndex, SLOTS};
 
@@ -50,6 +50,23 @@ struct Filling {
     slot: usize,
     bytes: u16,
     ops: u8,
+}
+
+impl Filling {
+    /// Adds the copy that brings `part`.
+    fn add(&mut self, part: Part, dom: DomId, ops: &mut Vec<CopyOp>) {
+        let Part { source, at, .. } = part;
+        ops.push(CopyOp {
+            src: source.at,
+            src_offset: source.offset,
+            dst: CopyEnd::Grant { dom, gref: self.request.gref },
+            dst_offset: at,
+            len: source.len,
+            status: GrantStatus::GENERAL_ERROR,
+        });
+        self.ops = self.ops.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(source.len);
+    }
 }
 
 /// The RX ring of one client and the frames on their way into it.
@@ -97,25 +114,13 @@ impl<M: Memory> RxPath<M> {
         let first_op = ops.len();
         let (token, dom) = (self.ring.next_request(), self.dom);
         let mut filling = self.begin(0)?;
+        filling.add(Part { source: from, slot: 0, at: 0 }, dom, ops);
         layout::lay(from.len, rest, packing, |part| {
             if part.slot != filling.slot {
                 self.end(&filling, offload, true)?;
                 filling = self.begin(part.slot)?;
             }
-            let (src, start) = match part.piece {
-                Some(piece) => (piece.at, piece.offset),
-                None => (from.page, from.offset),
-            };
-            ops.push(CopyOp {
-                src,
-                src_offset: start.saturating_add(part.from),
-                dst: CopyEnd::Grant { dom, gref: filling.request.gref },
-                dst_offset: part.at,
-                len: part.len,
-                status: GrantStatus::GENERAL_ERROR,
-            });
-            filling.ops = filling.ops.saturating_add(1);
-            filling.bytes = filling.bytes.saturating_add(part.len);
+            filling.add(part, dom, ops);
             Ok(())
         })?;
         self.end(&filling, offload, false)?;
@@ -207,20 +212,13 @@ impl<M: Memory> RxPath<M> {
     }
 }
 
-/// Where a head stands.
-struct From {
-    page: CopyEnd,
-    offset: u16,
-    len: u16,
-}
-
-/// `None` if the head crosses a page.
-fn private_end(head: Head<'_>) -> Option<From> {
+/// Where a head stands; `None` if it crosses a page.
+fn private_end(head: Head<'_>) -> Option<Piece> {
     let page = (head.private_offset as usize).checked_div(PAGE_SIZE)?;
     let offset = (head.private_offset as usize).checked_rem(PAGE_SIZE)?;
     (offset.saturating_add(head.bytes.len()) <= PAGE_SIZE).then_some(())?;
-    Some(From {
-        page: CopyEnd::Private(u16::try_from(page).ok()?),
+    Some(Piece {
+        at: CopyEnd::Private(u16::try_from(page).ok()?),
         offset: u16::try_from(offset).ok()?,
         len: u16::try_from(head.bytes.len()).ok()?,
     })

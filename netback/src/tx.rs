@@ -49,10 +49,11 @@ impl<M: Memory> TxPath<M> {
             if let Some(error) = broken {
                 return Err(Fault::of(error));
             }
-            match packet.map_err(Fault::Frame)? {
-                Some(packet) => return Ok(self.accept(&packet, pieces)),
-                None if self.ring.arm(1).map_err(Fault::of)? => {}
-                None => return Ok(Pulled::Empty),
+            match packet {
+                Ok(Some(packet)) => return Ok(self.accept(&packet, pieces)),
+                Ok(None) if self.ring.arm(1).map_err(Fault::of)? => {}
+                Ok(None) => return Ok(Pulled::Empty),
+                Err(fault) => return Err(Fault::Frame(fault)),
             }
         }
     }

@@ -122,6 +122,11 @@ impl<H: Hypervisor> Link<H> {
         self.tx.harvest(h);
     }
 
+    /// Pages that are not in use because the backend kept them mapped, or for lack of a grant.
+    pub(crate) const fn lacks(&self) -> usize {
+        self.tx.stuck() + self.rx.stuck() + self.rx.unposted()
+    }
+
     /// Tries pages the backend kept mapped again, and buffers that found no grant. Returns how many
     /// remain.
     pub(crate) fn retry(&mut self, h: &mut H) -> usize {

@@ -275,6 +275,11 @@ impl<H: Hypervisor> Rx<H> {
         Some(())
     }
 
+    /// Pages set aside.
+    pub(crate) const fn stuck(&self) -> usize {
+        self.stuck.len()
+    }
+
     /// Tries the pages set aside again; returns how many remain so.
     pub(crate) fn retry(&mut self, h: &mut H) -> usize {
         let Self { stuck, buffers, free, .. } = self;

@@ -8,7 +8,6 @@
 use crate::fault::Fault;
 use crate::pool::Pool;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use wire::{DropReason, Offload, Takes};
 use xen::hypervisor::{
     Access, CopyEnd, CopyOp, DomId, GrantRef, GrantStatus, Hypervisor, Memory, NoMemory, PAGE_SIZE,
@@ -31,9 +30,6 @@ pub(crate) struct Tx<H: Hypervisor> {
     extras: u32,
     fault: Option<Fault>,
 }
-
-/// The pages of one frame.
-type Ids = ArrayVec<u16, SLOTS_MAX>;
 
 struct Slot<P> {
     page: P,
@@ -130,50 +126,43 @@ impl<H: Hypervisor> Tx<H> {
         if self.room() < slots {
             return Err(DropReason::EgressFull);
         }
-        let ids = self.take(pages, offload).ok_or(DropReason::EgressFull)?;
+        let first = self.take(offload)?;
         self.promised = self.promised.saturating_add(slots);
-        self.fill(&ids, head, rest, packing, ops)?;
-        ids.first().copied().ok_or(DropReason::EgressFull)
-    }
-
-    /// Chains free pages for a frame.
-    fn take(&mut self, pages: usize, offload: Offload) -> Option<Ids> {
-        let from = self.free.len().checked_sub(pages)?;
-        let ids: Ids = self.free.drain(from..).collect();
-        let mut next = None;
-        for id in ids.iter().rev() {
-            let slot = self.slots.get_mut(usize::from(*id))?;
-            (slot.state, slot.len, slot.offload) = (State::Staged, 0, offload);
-            slot.next = next.replace(*id);
+        if let Some(slot) = self.slots.get_mut(usize::from(first)) {
+            slot.page.write(0, head.bytes);
+            slot.len = head_len(head);
         }
-        Some(ids)
+        let (mut filling, mut filled) = (first, 0);
+        layout::lay(head_len(head), rest, packing, |part| {
+            if part.slot != filled {
+                let id = self.take(offload)?;
+                if let Some(last) = self.slots.get_mut(usize::from(filling)) {
+                    last.next = Some(id);
+                }
+                (filling, filled) = (id, part.slot);
+            }
+            let slot = self.slots.get_mut(usize::from(filling)).ok_or(DropReason::EgressFull)?;
+            slot.len = slot.len.saturating_add(part.source.len);
+            ops.push(CopyOp {
+                src: part.source.at,
+                src_offset: part.source.offset,
+                dst: CopyEnd::Page(slot.page.frame()),
+                dst_offset: part.at,
+                len: part.source.len,
+                status: GrantStatus::OKAY,
+            });
+            Ok(())
+        })?;
+        Ok(first)
     }
 
-    fn fill(
-        &mut self,
-        ids: &Ids,
-        head: Head<'_>,
-        rest: &[Piece],
-        packing: Packing,
-        ops: &mut Vec<CopyOp>,
-    ) -> Result<(), DropReason> {
-        layout::lay(head_len(head), rest, packing, |part| {
-            let id = ids.get(part.slot).ok_or(DropReason::TooManySlots)?;
-            let slot = self.slots.get_mut(usize::from(*id)).ok_or(DropReason::TooManySlots)?;
-            slot.len = slot.len.saturating_add(part.len);
-            match part.piece {
-                None => slot.page.write(0, head.bytes),
-                Some(piece) => ops.push(CopyOp {
-                    src: piece.at,
-                    src_offset: piece.offset.saturating_add(part.from),
-                    dst: CopyEnd::Page(slot.page.frame()),
-                    dst_offset: part.at,
-                    len: part.len,
-                    status: GrantStatus::OKAY,
-                }),
-            }
-            Ok(())
-        })
+    /// A free page for a frame that is staged. There is one: there is room.
+    fn take(&mut self, offload: Offload) -> Result<u16, DropReason> {
+        let id = self.free.pop().ok_or(DropReason::EgressFull)?;
+        let slot = self.slots.get_mut(usize::from(id)).ok_or(DropReason::EgressFull)?;
+        (slot.state, slot.len, slot.next) = (State::Staged, 0, None);
+        slot.offload = offload;
+        Ok(id)
     }
 
     /// Lends the pages of a staged frame and writes its requests, if all its copies `ops` are there and
@@ -188,53 +177,68 @@ impl<H: Hypervisor> Tx<H> {
         id: u16,
         ops: Option<&[CopyOp]>,
     ) -> Result<(), DropReason> {
-        let chain = self.chain(id);
-        let Some(offload) = self.slots.get(usize::from(id)).map(|slot| slot.offload) else {
-            return Err(DropReason::BadSlot);
-        };
-        self.promised = self.promised.saturating_sub(ring_slots(chain.len(), offload));
+        let slot = self.slots.get(usize::from(id));
+        let staged = slot.filter(|slot| matches!(slot.state, State::Staged));
+        let offload = staged.ok_or(DropReason::BadSlot)?.offload;
         let copied = ops.is_some_and(all_okay);
-        let sent = if copied { self.lend(h, peer, &chain) } else { Err(DropReason::CopyFailed) };
-        if let Err(reason) = sent {
-            for id in chain {
-                self.reclaim(h, id);
-            }
-            return Err(reason);
-        }
-        self.write(&chain, offload);
-        Ok(())
+        let lent = if copied { self.lend(h, peer, id) } else { Err(DropReason::CopyFailed) };
+        let slots = match lent {
+            Ok(bytes) => self.write(id, bytes, offload),
+            Err(_) => ring_slots(self.unstage(h, id), offload),
+        };
+        self.promised = self.promised.saturating_sub(slots);
+        lent.map(drop)
     }
 
-    fn lend(&mut self, h: &mut H, peer: DomId, chain: &Ids) -> Result<(), DropReason> {
-        for id in chain {
-            let slot = self.slots.get_mut(usize::from(*id)).ok_or(DropReason::BadSlot)?;
+    /// Lends the pages of the frame that begins in `first`; returns its length.
+    fn lend(&mut self, h: &mut H, peer: DomId, first: u16) -> Result<u16, DropReason> {
+        let (mut next, mut bytes) = (Some(first), 0u16);
+        while let Some(id) = next {
+            let slot = self.slots.get_mut(usize::from(id)).ok_or(DropReason::BadSlot)?;
             let grant = h.grant(peer, &slot.page, Access::ReadOnly);
             slot.state = State::Sent(grant.map_err(|_| DropReason::EgressFull)?);
+            bytes = bytes.saturating_add(slot.len);
+            next = slot.next;
         }
-        Ok(())
+        Ok(bytes)
     }
 
-    /// Writes the requests of a frame. There is room: it was promised.
-    fn write(&mut self, chain: &Ids, offload: Offload) {
-        let lens = chain.iter().filter_map(|id| self.slots.get(usize::from(*id))).map(|s| s.len);
-        let total = lens.fold(0u16, u16::saturating_add);
-        for (n, id) in chain.iter().enumerate() {
-            let Some(slot) = self.slots.get(usize::from(*id)) else { return };
-            let State::Sent(grant) = &slot.state else { return };
-            let frame = if n == 0 { TxFlags::of(offload) } else { TxFlags(0) };
+    /// Writes the requests of a frame of `bytes` bytes; returns how many. There is room: it was
+    /// promised.
+    fn write(&mut self, first: u16, bytes: u16, offload: Offload) -> u32 {
+        let (mut next, mut pages) = (Some(first), 0usize);
+        while let Some(id) = next {
+            let Some(slot) = self.slots.get(usize::from(id)) else { break };
+            let State::Sent(grant) = &slot.state else { break };
+            let (frame, size) =
+                if pages == 0 { (offload, bytes) } else { (Offload::NONE, slot.len) };
+            next = slot.next;
+            pages = pages.saturating_add(1);
             let request = TxRequest {
                 gref: grant.number(),
                 offset: 0,
-                flags: frame.with_if(TxFlags::MORE_DATA, slot.next.is_some()),
-                id: *id,
-                size: if n == 0 { total } else { slot.len },
+                flags: TxFlags::of(frame).with_if(TxFlags::MORE_DATA, next.is_some()),
+                id,
+                size,
             };
             self.ring.push(&request.encode());
-            if let (0, Some(gso)) = (n, offload.gso) {
+            if let Some(gso) = frame.gso {
                 self.ring.push(&Extra::gso(gso).encode_tx());
                 self.extras = self.extras.saturating_add(1);
             }
         }
+        ring_slots(pages, offload)
+    }
+
+    /// Frees the pages of a frame that is not sent; returns how many.
+    fn unstage(&mut self, h: &mut H, first: u16) -> usize {
+        let (mut next, mut pages) = (Some(first), 0usize);
+        while let Some(id) = next {
+            next = self.slots.get(usize::from(id)).and_then(|slot| slot.next);
+            self.reclaim(h, id);
+            pages = pages.saturating_add(1);
+        }
+        pages
     }
 
     /// Shows the backend all that was committed; `true` if it wants a signal.
@@ -298,6 +302,11 @@ impl<H: Hypervisor> Tx<H> {
         }
     }
 
+    /// Pages set aside.
+    pub(crate) const fn stuck(&self) -> usize {
+        self.stuck.len()
+    }
+
     /// Tries the pages set aside again; returns how many remain so.
     pub(crate) fn retry(&mut self, h: &mut H) -> usize {
         let Self { stuck, slots, free, .. } = self;
@@ -318,17 +327,6 @@ impl<H: Hypervisor> Tx<H> {
     /// What the backend did that no backend may do.
     pub(crate) const fn fault(&self) -> Option<Fault> {
         self.fault
-    }
-
-    /// The pages of a staged frame.
-    fn chain(&self, first: u16) -> Ids {
-        let staged = |id: &u16| {
-            self.slots.get(usize::from(*id)).filter(|slot| matches!(slot.state, State::Staged))
-        };
-        core::iter::successors(Some(first), |id| staged(id)?.next)
-            .filter(|id| staged(id).is_some())
-            .take(SLOTS_MAX)
-            .collect()
     }
 }
 

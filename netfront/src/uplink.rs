@@ -28,6 +28,9 @@ const PROBLEMS_MAX: usize = 32;
 /// Least and most time between two tries to get pages out of quarantine.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
+/// A time that does not come.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
+
 /// Longest packet on a link without scatter-gather, in bytes: its frame is one slot (ETH_DATA_LEN, as
 /// xennet_change_mtu of Linux has it).
 const ONE_SLOT_MTU: u16 = 1500;
@@ -39,6 +42,8 @@ pub struct Netfront<H: Hypervisor> {
     /// By index, ascending.
     vifs: Vec<Vif>,
     active: Option<Active<H>>,
+    /// When the devices are to be seen to next, if XenStore says nothing before.
+    due: Instant,
     pool: Pool<H>,
     /// When to try the quarantine again, and after which pause.
     retry: Option<(Instant, Duration)>,
@@ -76,6 +81,7 @@ impl<H: Hypervisor> Netfront<H> {
             list: List::default(),
             vifs: Vec::new(),
             active: None,
+            due: Instant::ZERO,
             pool: Pool::new(pages(tx_pages, rx_pages)),
             retry: None,
             held: 0,
@@ -132,10 +138,11 @@ impl<H: Hypervisor> Netfront<H> {
             self.take_down(h);
         }
         self.quarantine(h, now);
-        self.work(h, store, now);
+        if self.due <= now {
+            self.work(h, store, now);
+        }
         let stall = self.watch_room(now);
-        let vifs = self.vifs.iter().filter_map(|vif| vif.again);
-        vifs.chain(self.list.again).chain(self.retry.map(|(at, _)| at)).chain(stall).min()
+        [Some(self.due), self.retry.map(|(at, _)| at), stall].into_iter().flatten().min()
     }
 
     /// The next notice.
@@ -253,6 +260,8 @@ impl<H: Hypervisor> Netfront<H> {
         for vif in &mut self.vifs {
             vif.work(store, self.config.tag, now);
         }
+        let again = self.vifs.iter().filter_map(|vif| vif.again).chain(self.list.again).min();
+        self.due = again.unwrap_or(NEVER);
     }
 
     /// Lets go of devices that are not there any more.
@@ -438,6 +447,7 @@ impl<H: Hypervisor> Netfront<H> {
             self.notices.push_back(Notice::Down { port });
         }
         self.vifs.iter_mut().filter(|vif| vif.index == active.index).for_each(Vif::touch);
+        self.due = Instant::ZERO;
         self.retry = Some((h.now() + RETRY.0, RETRY.0));
     }
 
@@ -447,6 +457,9 @@ impl<H: Hypervisor> Netfront<H> {
         let pause = match self.retry {
             Some((at, _)) if now < at => return,
             Some((_, pause)) => (pause * 2).min(RETRY.1),
+            None if self.pool.held() + self.active.as_ref().map_or(0, |a| a.link.lacks()) == 0 => {
+                return;
+            }
             None => RETRY.0,
         };
         self.pool.retry(h);

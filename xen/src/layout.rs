@@ -12,16 +12,12 @@ const PAGE: u16 = PAGE_SIZE as u16;
 /// One copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// From which piece; `None` is the head.
-    pub piece: Option<Piece>,
-    /// Byte in the head or piece.
-    pub from: u16,
+    /// What is copied: a piece, or as much of it as goes to one page.
+    pub source: Piece,
     /// To which slot of the frame.
     pub slot: usize,
     /// Byte in the slot's page.
     pub at: u16,
-    /// Bytes; never 0.
-    pub len: u16,
 }
 
 /// How pieces and pages relate.
@@ -34,8 +30,8 @@ pub enum Packing {
     Dense,
 }
 
-/// Calls `each` for the copies that make a frame of a `head` of that many bytes (at most a page) and
-/// `rest`, in order.
+/// Calls `each` for the copies that bring `rest` behind a `head` of that many bytes (at most a page),
+/// which is where the first page begins.
 ///
 /// # Errors
 /// The first that `each` returns.
@@ -46,9 +42,6 @@ pub fn lay<E>(
     mut each: impl FnMut(Part) -> Result<(), E>,
 ) -> Result<(), E> {
     let (mut slot, mut fill) = (0usize, head.min(PAGE));
-    if fill != 0 {
-        each(Part { piece: None, from: 0, slot, at: 0, len: fill })?;
-    }
     for (n, piece) in rest.iter().enumerate() {
         let whole = piece.len.min(PAGE);
         let shares = n == 0 && whole <= PAGE.saturating_sub(fill);
@@ -60,7 +53,8 @@ pub fn lay<E>(
                 (turn, fill) = (false, 0);
             }
             let len = whole.saturating_sub(from).min(PAGE.saturating_sub(fill));
-            each(Part { piece: Some(*piece), from, slot, at: fill, len })?;
+            let offset = piece.offset.saturating_add(from);
+            each(Part { source: Piece { at: piece.at, offset, len }, slot, at: fill })?;
             from = from.saturating_add(len);
             fill = fill.saturating_add(len);
         }
@@ -107,12 +101,18 @@ mod tests {
         lens.iter().enumerate().map(piece).collect()
     }
 
-    /// The copies of a frame, with the number of the piece.
-    fn parts(head: u16, rest: &[Piece], packing: Packing) -> Vec<(Option<usize>, Part)> {
-        let mut parts = Vec::new();
-        let done: Result<(), ()> = lay(head, rest, packing, |part| {
-            let n = part.piece.map(|piece| rest.iter().position(|p| *p == piece).unwrap());
-            parts.push((n, part));
+    /// The copies of a frame: which piece (none is the head), from where in it, slot, where in its
+    /// page, and how many bytes.
+    fn parts(
+        head: u16,
+        rest: &[Piece],
+        packing: Packing,
+    ) -> Vec<(Option<u16>, u16, usize, u16, u16)> {
+        let own = (head != 0).then_some((None, 0, 0, 0, head));
+        let mut parts: Vec<_> = own.into_iter().collect();
+        let done: Result<(), ()> = lay(head, rest, packing, |Part { source, slot, at }| {
+            let CopyEnd::Private(n) = source.at else { panic!("no page of these") };
+            parts.push((Some(n), source.offset, slot, at, source.len));
             Ok(())
         });
         assert_eq!(done, Ok(()));
@@ -123,25 +123,25 @@ mod tests {
         let mut next = (None, 0);
         let mut page = (0, 0);
         let parts = parts(head, rest, packing);
-        for (piece, part) in &parts {
+        for (piece, from, slot, at, len) in &parts {
             while *piece != next.0 {
-                let whole = next.0.map_or(head, |n: usize| rest[n].len);
+                let whole = next.0.map_or(head, |n: u16| rest[usize::from(n)].len);
                 assert_eq!(next.1, whole, "bytes left out");
                 next = (Some(next.0.map_or(0, |n| n + 1)), 0);
             }
-            assert_eq!(part.from, next.1, "bytes skipped or repeated");
-            next.1 += part.len;
-            if part.slot != page.0 {
-                assert_eq!(part.slot, page.0 + 1, "an empty slot");
-                page = (part.slot, 0);
+            assert_eq!(*from, next.1, "bytes skipped or repeated");
+            next.1 += len;
+            if *slot != page.0 {
+                assert_eq!(*slot, page.0 + 1, "an empty slot");
+                page = (*slot, 0);
             }
-            assert_eq!(part.at, page.1, "a hole in a page");
-            page.1 += part.len;
-            assert!(part.len != 0 && usize::from(page.1) <= PAGE_SIZE, "{part:?}");
+            assert_eq!(*at, page.1, "a hole in a page");
+            page.1 += len;
+            assert!(*len != 0 && usize::from(page.1) <= PAGE_SIZE, "{parts:?}");
         }
         let all = usize::from(head) + rest.iter().map(|p| usize::from(p.len)).sum::<usize>();
-        assert_eq!(parts.iter().map(|(_, part)| usize::from(part.len)).sum::<usize>(), all);
-        let slots = parts.last().map_or(0, |(_, part)| part.slot + 1);
+        assert_eq!(parts.iter().map(|(.., len)| usize::from(*len)).sum::<usize>(), all);
+        let slots = parts.last().map_or(0, |(_, _, slot, ..)| slot + 1);
         match packing {
             Packing::Kept => assert_eq!(kept(head, rest), slots),
             Packing::Dense => assert_eq!(all.div_ceil(PAGE_SIZE), slots),
@@ -170,7 +170,8 @@ mod tests {
     }
 
     fn slots_of(head: u16, rest: &[Piece]) -> Vec<(usize, u16, u16)> {
-        parts(head, rest, Packing::Kept).iter().map(|(_, p)| (p.slot, p.at, p.len)).collect()
+        let parts = parts(head, rest, Packing::Kept).into_iter();
+        parts.map(|(_, _, slot, at, len)| (slot, at, len)).collect()
     }
 
     #[test]

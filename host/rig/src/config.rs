@@ -87,10 +87,10 @@ impl Config {
         if self.driver_domain {
             text.push_str("driver_domain = 1\n");
         }
-        if self.mode == Mode::Pvh {
-            // The default traps RDTSCP, and emulated SVM cannot step over it.
-            text.push_str("tsc_mode = \"native\"\n");
-        }
+        // As on hardware, whose counter is invariant: on an emulated processor the default would have
+        // Xen emulate each read of a PV guest, and trap RDTSCP of a PVH guest, over which emulated SVM
+        // cannot step.
+        text.push_str("tsc_mode = \"native\"\n");
         text
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pvh_guest_reads_the_counter_natively() {
+    fn a_guest_reads_the_counter_natively() {
         let config = Config {
             name: "fw".into(),
             mode: Mode::Pvh,
