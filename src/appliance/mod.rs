@@ -202,7 +202,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         match news {
             News::Arrived(policy) => {
                 self.say(format_args!("{} (loaded)", Summary(&policy)));
-                self.firewall.set_policy(Some(policy));
+                self.firewall.set_policy(Some(*policy));
                 self.delivery.answer(&mut self.store, self.firewall.policy());
             }
             News::Line(line) => self.say(format_args!("{line}")),

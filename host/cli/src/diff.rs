@@ -13,11 +13,21 @@ pub(crate) fn run(old: &Path, new: &Path, json: bool) -> Result<bool, Unusable> 
         Ok(found) => found,
         Err(mistakes) => return Ok(refuse(&mistakes, json)),
     };
-    let same = found.changes.is_empty() && found.others.is_empty() && !found.incomplete;
+    let same = is_same(&found);
     if json {
         println!("{:#}", value(&found, same));
         return Ok(same);
     }
+    print((old, new), &found);
+    Ok(same)
+}
+
+fn is_same(found: &Difference) -> bool {
+    found.changes.is_empty() && found.others.is_empty() && !found.incomplete
+}
+
+/// Prints what differs between two files.
+pub(crate) fn print((old, new): (&Path, &Path), found: &Difference) {
     for change in &found.changes {
         println!("{} -> {}: {}", change.packet.from, change.packet.to, change.packet);
         println!("  was {}\n      {}", change.old.does, at(old, &change.old));
@@ -28,12 +38,11 @@ pub(crate) fn run(old: &Path, new: &Path, json: bool) -> Result<bool, Unusable> 
     }
     if found.incomplete {
         println!("the policies are too tangled to find everything that differs");
-    } else if same {
+    } else if is_same(found) {
         println!("they do the same with every packet");
     } else {
         println!("{}", count(found.changes.len(), "change"));
     }
-    Ok(same)
 }
 
 fn value(found: &Difference, same: bool) -> serde_json::Value {

@@ -14,9 +14,11 @@ mod expect;
 mod explain;
 mod format;
 mod graph;
+mod load;
 mod prove;
 mod run;
 mod shell;
+mod store;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +38,7 @@ Examples:
   tidegate graph my.tide -o my.svg           draw what may flow
   tidegate build my.tide -o vmlinuz          put it into a kernel
   tidegate verify vmlinuz                    say what is in one
+  tidegate load my.tide --domain fw          give it to a firewall that runs, from dom0
   tidegate compile my.tide -o my.blob        write what a kernel takes as a boot module
   tidegate run --policy my.tide --uplink tg0 --client tg1=10.137.0.10 ip=192.0.2.2/24 gw=192.0.2.1
 
@@ -180,6 +183,33 @@ enum Command {
         #[arg(long)]
         text: bool,
     },
+    /// Give a policy to a firewall that runs, from dom0
+    ///
+    /// It takes the place of the old one at once; what was let through before is asked about again. If
+    /// anything is wrong with it, or on its way, the firewall says so and keeps what it has. It lasts
+    /// until the domain is started again.
+    #[command(
+        after_help = "Examples:\n  tidegate load my.tide --domain fw\n  tidegate load my.tide --domain fw --dry-run --since old.tide"
+    )]
+    Load {
+        /// The policy
+        file: PathBuf,
+        /// Name or number of the firewall's domain
+        #[arg(long, value_name = "NAME")]
+        domain: String,
+        /// Say what would be done, and load nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// The policy that runs now: tell what changes, with packets
+        #[arg(long, value_name = "FILE")]
+        since: Option<PathBuf>,
+        /// Seconds to wait for the firewall's answer
+        #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+        wait: u64,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the blob of a policy, which a kernel takes as a boot module
     #[command(after_help = "Example:\n  tidegate compile my.tide -o my.blob")]
     Compile {
@@ -237,6 +267,9 @@ fn main() -> ExitCode {
             build::run(&file, &output, kernel.as_deref(), json)
         }
         Command::Verify { image, json, text } => verify::run(&image, verify::Wanted { json, text }),
+        Command::Load { file, domain, dry_run, since, wait, json } => {
+            load::run(&file, &load::Wanted { domain, dry_run, since, wait, json })
+        }
         Command::Compile { file, output } => compile::run(&file, &output),
         Command::Run { policy, uplink, client, words } => {
             run::run(&policy, uplink, client, &words.join(" "))

@@ -91,6 +91,17 @@ fn cargo(layout: &Layout, home: &Path) -> Command {
     cargo
 }
 
+/// The `tidegate` command, put where the rig's dom0 finds it.
+pub(crate) fn tool(layout: &Layout) -> Result<()> {
+    let directory = layout.guests();
+    fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(&layout.root).args(["build", "--quiet", "--package", "tidegate-cli"]);
+    step("build the tidegate command", || run(&mut cargo))?;
+    let (built, stripped) = (layout.target.join("debug/tidegate"), directory.join("tidegate-tool"));
+    run(Command::new("objcopy").arg("--strip-all").arg(built).arg(stripped)).map(drop)
+}
+
 fn build(
     layout: &Layout,
     mut cargo: Command,

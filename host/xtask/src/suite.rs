@@ -46,6 +46,7 @@ pub(crate) fn on(
     scenarios: &[Scenario],
 ) -> Result<Vec<Outcome>> {
     image::guest(layout, HOSTILE.name)?;
+    image::tool(layout)?;
     let mut world = World::boot(layout, firewall, mode, &[WORK, PERSONAL], options)?;
     let outcomes = scenario::run(&mut world, scenarios);
     world.xen.save_logs()?;

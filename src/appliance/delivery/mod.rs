@@ -10,6 +10,7 @@
 mod inbox;
 pub mod offer;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -72,7 +73,7 @@ const fn next(ours: Ours, seen: Seen) -> Move {
 #[derive(Debug)]
 pub(super) enum News {
     /// A policy to put in force; [`Delivery::answer`] tells its sender what came of it.
-    Arrived(Policy),
+    Arrived(Box<Policy>),
     /// A line for the console.
     Line(String),
 }
@@ -166,6 +167,11 @@ impl Delivery {
         self.write(store, ANSWER, &format!("{id} loaded"));
     }
 
+    /// Tells which policy is in force, if it came another way.
+    pub(super) fn running<M: Memory>(&self, store: &mut Client<M>, running: Option<&Policy>) {
+        self.write(store, RUNNING, &name(running));
+    }
+
     fn look<M: Memory>(&mut self, store: &mut Client<M>) {
         self.looking = store.submit(self.tag, TxId::NONE, &Op::Read(COMMIT)).ok();
     }
@@ -255,7 +261,7 @@ impl Delivery {
         match inbox.close() {
             Ok(policy) => {
                 self.answered = marker;
-                Some(News::Arrived(policy))
+                Some(News::Arrived(Box::new(policy)))
             }
             Err(why) => Some(self.refuse(store, &marker, &Failure::Refused(why))),
         }

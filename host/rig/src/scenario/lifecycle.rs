@@ -58,19 +58,18 @@ fn serve_from(world: &World, memory: u32) -> Result<Domain> {
     Ok(spare)
 }
 
-/// Creates the spare with this much memory and waits for its uplink.
-pub(super) fn create_spare(world: &World, memory: u32) -> Result<Domain> {
+/// How a spare with this much memory is created.
+pub(super) fn spare_config(world: &World, memory: u32) -> Config {
     let base = world.firewall_config();
     let uplink =
         Vif { backend: None, mac: "00:16:3e:5e:6c:03".into(), ip: SPARE_IP, untrusted: false };
     let extra = base.extra.replace(&FIREWALL.to_string(), &SPARE_IP.to_string());
-    let spare = world.xen.create(&Config {
-        name: SPARE.into(),
-        memory,
-        extra,
-        vifs: vec![uplink],
-        ..base
-    })?;
+    Config { name: SPARE.into(), memory, extra, vifs: vec![uplink], ..base }
+}
+
+/// Creates the spare with this much memory and waits for its uplink.
+pub(super) fn create_spare(world: &World, memory: u32) -> Result<Domain> {
+    let spare = world.xen.create(&spare_config(world, memory))?;
     world.wait_uplink(&spare)?;
     same("its memory", &world.xen.usage_of(SPARE)?.memory, &memory)?;
     Ok(spare)

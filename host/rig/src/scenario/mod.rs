@@ -7,6 +7,7 @@ mod crowd;
 mod devices;
 mod hostile;
 mod lifecycle;
+mod load;
 mod policy;
 mod traffic;
 mod uplinks;
@@ -25,6 +26,8 @@ enum Where {
     Full,
     /// About Tidegate alone, in the full run only.
     Tidegate,
+    /// About Tidegate alone, PV and PVH.
+    Kernel,
 }
 
 /// A named test.
@@ -71,6 +74,7 @@ pub fn all() -> Vec<Scenario> {
     let lists = [
         traffic::SCENARIOS,
         policy::SCENARIOS,
+        load::SCENARIOS,
         devices::SCENARIOS,
         hostile::SCENARIOS,
         uplinks::SCENARIOS,
@@ -89,6 +93,7 @@ pub fn fitting(extent: Extent, firewall: &Firewall) -> Vec<Scenario> {
         Where::Everywhere => true,
         Where::Full => extent == Extent::Full,
         Where::Tidegate => extent == Extent::Full && tidegate,
+        Where::Kernel => tidegate,
     };
     all().into_iter().filter(fits).collect()
 }
