@@ -14,10 +14,12 @@
 )]
 
 mod frames;
+mod resolver;
 mod steps;
 mod texts;
 
 pub use frames::{batch, frame};
+pub use resolver::dns;
 pub use steps::nat_step;
 pub use texts::{blob, cmdline, policy, qubesdb, tree, xenstore};
 
@@ -31,10 +33,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "frame", run: frame },
     Target { name: "batch", run: batch },
     Target { name: "nat_step", run: nat_step },
+    Target { name: "dns", run: dns },
     Target { name: "blob", run: blob },
     Target { name: "policy", run: policy },
     Target { name: "tree", run: tree },

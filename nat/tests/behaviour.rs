@@ -367,6 +367,27 @@ fn n31_a_reserved_port_is_never_given_to_a_client() {
 }
 
 #[test]
+fn n31_a_port_that_the_firewall_takes_is_nobody_elses_until_it_is_given_back() {
+    let mut world = World::sized(40 << 20);
+    for port in 1024..65_000 {
+        assert!(world.nat.reserve(Proto::Udp, port));
+    }
+    let own: BTreeSet<u16> = (0..36).filter_map(|_| world.nat.take_port(Proto::Udp)).collect();
+    assert_eq!(own.len(), 36, "each another one");
+    let share = world.nat.share().ports.udp;
+    assert_eq!(share, 500 / 4);
+    let mut ports = BTreeSet::new();
+    for slot in 0..4 {
+        let sent = (0..share as u16).map(|n| world.udp(slot, 1 + n, remote(1)).unwrap().tuple);
+        ports.extend(sent.map(|tuple| tuple.sport));
+    }
+    assert_eq!((ports.len(), ports.is_disjoint(&own)), (500, true));
+    assert_eq!(world.nat.take_port(Proto::Udp), None);
+    own.iter().for_each(|port| world.nat.give_port_back(Proto::Udp, *port));
+    assert_eq!(world.nat.stats().ports_free.udp, 36);
+}
+
+#[test]
 fn n38_each_redirected_query_has_a_port_of_its_own_and_hears_whom_it_asked() {
     let mut world = World::new();
     let [virtual_1, virtual_2] = [[10, 139, 1, 1], [10, 139, 1, 2]].map(IpAddr::from);
