@@ -85,7 +85,7 @@ pub fn begin<H: Hypervisor, M: Memory>(
             return Err(Refused { h, console, why });
         }
     };
-    let qubes = Qubes::start(&mut store, given, shares.qubes);
+    let qubes = Qubes::start(&mut store, given, (shares.qubes, shares.blob));
     Ok(Appliance {
         uplink_due: Some(h.now() + UPLINK_PATIENCE),
         h,

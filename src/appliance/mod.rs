@@ -33,6 +33,7 @@ use delivery::{Delivery, News};
 use path::{Path, Turn};
 use ports::Ports;
 use qubes::Qubes;
+use rules::Policy;
 use voice::Voice;
 use wire::{Instant, Port};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet, Shutdown};
@@ -280,11 +281,19 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
         if !self.qubes.is_awake(now) {
             return false;
         }
+        let before = self.firewall.policy().map(Policy::digest);
         let log = || self.console.kept();
         let seen = (&self.path.counters, &log as &dyn Fn() -> String);
         let more = self.qubes.turn(&mut self.h, &mut self.store, &mut self.firewall, seen, now);
         while let Some(line) = self.qubes.next_line() {
             self.say(format_args!("{line}"));
+        }
+        if let Some(policy) = self.qubes.take_policy() {
+            self.say(format_args!("{} (loaded)", Summary(&policy)));
+            self.firewall.set_policy(Some(*policy));
+        }
+        if before != self.firewall.policy().map(Policy::digest) {
+            self.delivery.running(&mut self.store, self.firewall.policy());
         }
         more
     }

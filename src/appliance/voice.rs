@@ -6,7 +6,6 @@
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use core::fmt::{self, Write};
-use wire::Instant;
 use xen::console::Console;
 use xen::hypervisor::{Hypervisor, Memory};
 
@@ -26,23 +25,19 @@ impl<M: Memory> Voice<M> {
 
     /// Says a line. Returns whether the console took it.
     pub(super) fn say<H: Hypervisor>(&mut self, h: &mut H, message: fmt::Arguments<'_>) -> bool {
-        let now = h.now();
-        self.keep(now, message);
+        self.keep(message);
         self.console.say(h, message)
     }
 
-    /// The last lines, each with the seconds since boot at which it was said.
+    /// The last lines.
     pub(super) fn kept(&self) -> String {
         let (front, back) = self.kept.as_slices();
         let bytes = [front, back].concat();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn keep(&mut self, now: Instant, message: fmt::Arguments<'_>) {
-        let millis = now.as_nanos() / 1_000_000;
-        let mut line = Line { kept: &mut self.kept };
-        let _endless = write!(line, "{:>6}.{:03} ", millis / 1000, millis % 1000);
-        let _endless = line.write_fmt(message);
+    fn keep(&mut self, message: fmt::Arguments<'_>) {
+        let _endless = Line { kept: &mut self.kept }.write_fmt(message);
         self.kept.push_back(b'\n');
         while self.kept.len() > KEPT {
             let first = self.kept.iter().position(|b| *b == b'\n').unwrap_or(KEPT);

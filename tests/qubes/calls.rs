@@ -66,6 +66,31 @@ fn what_an_administrator_asks_is_answered() {
 }
 
 #[test]
+fn a_policy_that_is_brought_counts_and_one_that_is_none_changes_nothing() {
+    let world = World::new(10);
+    let client = world.client(10, &["action=drop"]);
+    assert!(!world.passes(&client, 4000));
+    let open = lang::compile("open.tide", crate::machine::OPEN).unwrap();
+    let most = world.machine.xs.value("/local/domain/2/data/policy/most").unwrap();
+    let long = vec![0; most.parse::<usize>().unwrap() + 1];
+    for nonsense in [&b""[..], b"nonsense", &open.blob[1..], &long[..]] {
+        let call = world.dom0.call("tidegate.Load", nonsense);
+        world.machine.wait("the call", || world.dom0.outcome(call).is_some());
+        let outcome = world.dom0.outcome(call).unwrap();
+        assert!(outcome.output.starts_with(b"refused: "));
+        assert_eq!(outcome.exit, Some(1));
+        assert!(!world.passes(&client, 4000));
+    }
+    let (said, code) = world.call("tidegate.Load", &open.blob);
+    assert_eq!((said, code), (format!("loaded {} open.tide\n", open.policy.digest()), Some(0)));
+    assert!(world.passes(&client, 4001));
+    let running = world.machine.xs.value("/local/domain/2/data/policy/running");
+    assert_eq!(running, Some(format!("{} open.tide", open.policy.digest())));
+    let (status, _) = world.call("tidegate.Status", b"");
+    assert!(status.starts_with(&format!("policy open.tide {}\n", open.policy.digest())));
+}
+
+#[test]
 fn four_calls_run_at_once_and_the_others_wait_their_turn() {
     let world = World::new(3);
     let calls: Vec<usize> = (0..30).map(|_| world.dom0.call("tidegate.Stats", b"")).collect();

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dom0;
 pub mod probe;
 
 use serde::{Deserialize, Serialize};

@@ -9,6 +9,7 @@
 mod desk;
 mod names;
 mod net;
+mod qubes;
 mod relay;
 mod run;
 mod store;
@@ -39,6 +40,10 @@ enum Role {
     },
     /// Take orders on standard input (the guest's console)
     Guest,
+    /// Play Qubes' daemons in dom0 for a domain until killed
+    Qubes { domain: u16 },
+    /// Give them an order, in JSON, and print what they say
+    Order { domain: u16, order: String },
     /// Be a server until killed
     Serve {
         /// What to serve
@@ -98,6 +103,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().role {
         Role::Dom0 { line } => dom0(&line),
         Role::Guest => desk::serve(BufReader::new(io::stdin()), io::stdout(), None),
+        Role::Qubes { domain } => qubes::serve(domain),
+        Role::Order { domain, order } => {
+            qubes::order(domain, &order).map(|said| println!("{said}"))
+        }
         Role::Serve { what, address } => match what {
             Server::UdpEcho => net::echo::serve_udp(address),
             Server::TcpEcho => net::echo::serve_tcp(address),

@@ -27,3 +27,11 @@ fn connect() -> io::Result<XsUnix> {
 fn named(path: &str, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("XenStore {path}: {e}"))
 }
+
+/// Removes a node and all below it, if it is there.
+pub(crate) fn remove(path: &str) -> io::Result<()> {
+    match connect()?.rm(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(named(path, &e)),
+        _ => Ok(()),
+    }
+}

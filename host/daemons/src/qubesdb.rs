@@ -32,6 +32,8 @@ pub struct QubesDb {
     live: bool,
     pipe: Pipe,
     acknowledged: usize,
+    /// What the machine wrote and nobody has asked about.
+    written: Vec<(String, String)>,
 }
 
 impl QubesDb {
@@ -92,6 +94,11 @@ impl QubesDb {
         self.acknowledged
     }
 
+    /// What the machine has written since last asked.
+    pub fn take_written(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.written)
+    }
+
     /// Sends bytes the real one would not.
     pub fn corrupt(&mut self, bytes: &[u8]) {
         self.pipe.outbox.extend(bytes);
@@ -127,6 +134,7 @@ impl QubesDb {
             }
             WRITE => {
                 self.entries.insert(path.into(), data.into());
+                self.written.push((path.into(), String::from_utf8_lossy(data).into_owned()));
                 self.send(OK, path, &[]);
             }
             MULTIREAD if self.live => return die("received spurious QDB_CMD_MULTIREAD on vchan"),

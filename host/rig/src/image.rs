@@ -38,6 +38,9 @@ const DOM0_PROGRAMS: [&str; 15] = [
     "bin/ip",
 ];
 
+/// Loaded by name in dom0.
+const DOM0_LIBRARIES: [&str; 1] = ["usr/lib/x86_64-linux-gnu/libxenvchan.so.4.17"];
+
 const GUEST_PROGRAMS: [&str; 7] = [
     "usr/bin/xenstore-read",
     "usr/bin/xenstore-rm",
@@ -141,7 +144,7 @@ fn build(tree: &Tree, agent: &Path, made: &Path) -> Result<()> {
 
 fn dom0(tree: &Tree, agent: &Path, linux: &[u8], guest: &[u8]) -> Result<Vec<u8>> {
     let mut archive = Cpio::default();
-    user_land(&mut archive, tree, agent, &DOM0_PROGRAMS)?;
+    user_land(&mut archive, tree, agent, &DOM0_PROGRAMS, &DOM0_LIBRARIES)?;
     archive.program("init", DOM0_INIT.as_bytes());
     archive.program("etc/xen/scripts/vif-sysnet", VIF_SYSNET.as_bytes());
     archive.file("etc/xen/xl.conf", b"autoballoon=\"off\"\n");
@@ -156,7 +159,7 @@ fn dom0(tree: &Tree, agent: &Path, linux: &[u8], guest: &[u8]) -> Result<Vec<u8>
 
 fn guest(tree: &Tree, agent: &Path) -> Result<Vec<u8>> {
     let mut archive = Cpio::default();
-    user_land(&mut archive, tree, agent, &GUEST_PROGRAMS)?;
+    user_land(&mut archive, tree, agent, &GUEST_PROGRAMS, &[])?;
     archive.program("init", GUEST_INIT.as_bytes());
     archive.program("bin/client-up", CLIENT_UP.as_bytes());
     archive.program("bin/firewall-up", FIREWALL_UP.as_bytes());
@@ -166,7 +169,14 @@ fn guest(tree: &Tree, agent: &Path) -> Result<Vec<u8>> {
     Ok(archive.finish())
 }
 
-fn user_land(archive: &mut Cpio, tree: &Tree, agent: &Path, programs: &[&str]) -> Result<()> {
+/// Programs with the libraries they need, and `libraries` that somebody loads by name.
+fn user_land(
+    archive: &mut Cpio,
+    tree: &Tree,
+    agent: &Path,
+    programs: &[&str],
+    libraries: &[&str],
+) -> Result<()> {
     for directory in ["dev", "proc", "sys", "run", "tmp", "etc", "var", "usr/bin", "usr/sbin"] {
         archive.directory(directory);
     }
@@ -179,7 +189,9 @@ fn user_land(archive: &mut Cpio, tree: &Tree, agent: &Path, programs: &[&str]) -
         started.push(tree.path(program));
     }
     archive.program("lib64/ld-linux-x86-64.so.2", &read(&tree.loader())?);
-    for library in tree.libraries(&started)? {
+    let named: Vec<_> = libraries.iter().map(|library| tree.path(library)).collect();
+    started.extend(named.iter().cloned());
+    for library in tree.libraries(&started)?.into_iter().chain(named) {
         let name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
         archive.program(&format!("lib/x86_64-linux-gnu/{name}"), &read(&library)?);
     }

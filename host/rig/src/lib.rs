@@ -25,6 +25,7 @@ mod load;
 mod machine;
 mod monitor;
 mod packages;
+pub mod peers;
 pub mod plan;
 mod sample;
 pub mod scenario;

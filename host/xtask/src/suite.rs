@@ -47,6 +47,7 @@ pub(crate) fn on(
 ) -> Result<Vec<Outcome>> {
     image::guest(layout, HOSTILE.name)?;
     image::tool(layout)?;
+    image::guest(layout, "kernel")?;
     let mut world = World::boot(layout, firewall, mode, &[WORK, PERSONAL], options)?;
     let outcomes = scenario::run(&mut world, scenarios);
     world.xen.save_logs()?;

@@ -184,7 +184,8 @@ impl<H: Hypervisor> Database<H> {
 
     fn synced(&mut self, firewall: &mut Firewall, given: &Given) {
         self.network_changed = true;
-        if !core::mem::replace(&mut self.synced, true) && given.no_policy {
+        let first = !core::mem::replace(&mut self.synced, true);
+        if first && given.no_policy && firewall.policy().is_none() {
             firewall.set_policy(policy::qubes());
             self.lines.push("no policy given: what qvm-firewall says counts".to_string());
         }

@@ -19,9 +19,12 @@ pub(super) use network::Given;
 use super::path::PathCounters;
 use crate::firewall::Firewall;
 use agent::Agent;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use core::cell::Cell;
 use database::Database;
+use rules::Policy;
 use wire::Instant;
 use xen::hypervisor::{DomId, EvtPort, Hypervisor, Memory, PortSet};
 use xen::store::{Client, Event, Op, Reply, RequestId, Tag, TxId};
@@ -45,6 +48,10 @@ pub(super) struct View<'a> {
     pub(super) path: &'a PathCounters,
     /// The last lines said, made when asked for.
     pub(super) log: &'a dyn Fn() -> String,
+    /// Bytes a policy may have.
+    pub(super) most: usize,
+    /// A policy that was brought and is to be put in force.
+    pub(super) brought: &'a Cell<Option<Box<Policy>>>,
 }
 
 /// Everything that speaks with dom0's daemons.
@@ -52,6 +59,9 @@ pub(super) struct Qubes<H: Hypervisor> {
     given: Given,
     /// Memory for the database and the rules in it, in bytes.
     room: usize,
+    /// Bytes a policy may have that a call brings.
+    most: usize,
+    brought: Cell<Option<Box<Policy>>>,
     asking: Option<RequestId>,
     database: Option<Database<H>>,
     agent: Option<Agent<H>>,
@@ -63,12 +73,18 @@ pub(super) struct Qubes<H: Hypervisor> {
 
 impl<H: Hypervisor> Qubes<H> {
     /// Begins to look for QubesDB. What was `given` to the firewall stays as it is; the database and
-    /// its rules may take about `room` bytes.
-    pub(super) fn start<M: Memory>(store: &mut Client<M>, given: Given, room: usize) -> Self {
+    /// its rules may take about `room` bytes, a policy that a call brings at most `most`.
+    pub(super) fn start<M: Memory>(
+        store: &mut Client<M>,
+        given: Given,
+        (room, most): (usize, usize),
+    ) -> Self {
         let asking = store.submit(OWN_TAG, TxId::NONE, &Op::Read("domid")).ok();
         Self {
             given,
             room,
+            most,
+            brought: Cell::new(None),
             asking,
             database: None,
             agent: None,
@@ -153,7 +169,7 @@ impl<H: Hypervisor> Qubes<H> {
             self.agent = Some(Agent::new(database.own(), CONTROL_TAG, CALLS_TAG));
         }
         if let Some(agent) = &mut self.agent {
-            let view = View { firewall, path, log };
+            let view = View { firewall, path, log, most: self.most, brought: &self.brought };
             let done = agent.turn(h, store, database, &view, now);
             agent.take_lines().into_iter().for_each(|line| push(&mut self.lines, line));
             more |= done.more;
@@ -161,6 +177,11 @@ impl<H: Hypervisor> Qubes<H> {
         }
         (self.awake, self.due) = (more, due);
         more
+    }
+
+    /// A policy that a call has brought.
+    pub(super) fn take_policy(&mut self) -> Option<Box<Policy>> {
+        self.brought.take()
     }
 
     /// The next line to be said.

@@ -6,12 +6,16 @@
 //! | `qubes.SetDateTime` | nothing: the clock is Xen's | 0 |
 //! | `tidegate.Status`, `tidegate.Stats`, `tidegate.Log` | a [report](super::report) | 0 |
 //! | `tidegate.Explain` | for each line of input, what the rules say about it | 0 |
+//! | `tidegate.Load` | takes the policy that is its input, as `tidegate compile` writes it | 0, or 1 if it is none |
 //! | any `tidegate.` service for another VM than dom0 | nothing | 126 |
 //! | anything else | nothing | 127 |
 
 use super::{View, report};
+use alloc::boxed::Box;
+use alloc::format;
 use alloc::vec::Vec;
 use qubes::qrexec::{Call, Command};
+use rules::Policy;
 
 /// Codes of a call that came to nothing (QREXEC_EXIT_*, qrexec.h).
 const REFUSED: i32 = 126;
@@ -30,6 +34,8 @@ pub(super) enum Service {
     Log,
     /// With what was asked so far.
     Explain(Vec<u8>),
+    /// With what has come so far.
+    Load(Vec<u8>),
     Refused,
     Unknown,
 }
@@ -52,6 +58,7 @@ impl Service {
             "tidegate.Stats" => Self::Stats,
             "tidegate.Log" => Self::Log,
             "tidegate.Explain" => Self::Explain(Vec::new()),
+            "tidegate.Load" => Self::Load(Vec::new()),
             "qubes.WaitForSession"
             | "qubes.SetDateTime"
             | "qubes.SuspendPre"
@@ -86,8 +93,36 @@ impl Service {
                 let answer = report::explain(view, &core::mem::take(asked));
                 finish(call, answer.as_bytes());
             }
+            Self::Load(blob) => {
+                // One byte too many is enough to see that they are too many.
+                let room = view.most.saturating_add(1).saturating_sub(blob.len());
+                blob.extend(input.into_iter().take(room));
+                if !call.input_ended() {
+                    return Turned::Waits;
+                }
+                load(call, &core::mem::take(blob), view);
+            }
         }
         Turned::Worked
+    }
+}
+
+/// Puts a policy in force, or says why not; then the one before stays.
+fn load(call: &mut Call, blob: &[u8], view: &View<'_>) {
+    let policy = match blob.len() > view.most {
+        true => Err(format!("more than {} bytes", view.most)),
+        false => Policy::decode(blob).map_err(|why| format!("{why}")),
+    };
+    match policy {
+        Ok(policy) => {
+            let said = format!("loaded {} {}\n", policy.digest(), policy.name().escape_debug());
+            view.brought.set(Some(Box::new(policy)));
+            finish(call, said.as_bytes());
+        }
+        Err(why) => {
+            call.print(format!("refused: {why}\n").as_bytes());
+            call.exit(1);
+        }
     }
 }
 

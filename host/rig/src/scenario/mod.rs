@@ -9,6 +9,7 @@ mod hostile;
 mod lifecycle;
 mod load;
 mod policy;
+mod qubes;
 mod traffic;
 mod uplinks;
 
@@ -80,6 +81,7 @@ pub fn all() -> Vec<Scenario> {
         uplinks::SCENARIOS,
         crowd::SCENARIOS,
         lifecycle::SCENARIOS,
+        qubes::SCENARIOS,
     ];
     lists.into_iter().flatten().map(|s| scenario(s.name, s.claim, s.place, s.run)).collect()
 }
