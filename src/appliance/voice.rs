@@ -6,11 +6,14 @@
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use core::fmt::{self, Write};
+use wire::Instant;
 use xen::console::Console;
 use xen::hypervisor::{Hypervisor, Memory};
 
 /// Bytes of lines that are kept.
 const KEPT: usize = 16 << 10;
+/// Room for another line beside them, before the oldest goes.
+const LINE: usize = 4 << 10;
 
 /// The console and the last lines said.
 pub(super) struct Voice<M> {
@@ -20,24 +23,29 @@ pub(super) struct Voice<M> {
 
 impl<M: Memory> Voice<M> {
     pub(super) fn new(console: Console<M>) -> Self {
-        Self { console, kept: VecDeque::new() }
+        // All of it at the start: what is said later takes no memory.
+        Self { console, kept: VecDeque::with_capacity(KEPT + LINE) }
     }
 
     /// Says a line. Returns whether the console took it.
     pub(super) fn say<H: Hypervisor>(&mut self, h: &mut H, message: fmt::Arguments<'_>) -> bool {
-        self.keep(message);
+        let now = h.now();
+        self.keep(now, message);
         self.console.say(h, message)
     }
 
-    /// The last lines.
+    /// The last lines, each with the seconds since boot at which it was said.
     pub(super) fn kept(&self) -> String {
         let (front, back) = self.kept.as_slices();
         let bytes = [front, back].concat();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn keep(&mut self, message: fmt::Arguments<'_>) {
-        let _endless = Line { kept: &mut self.kept }.write_fmt(message);
+    fn keep(&mut self, now: Instant, message: fmt::Arguments<'_>) {
+        let millis = now.as_nanos() / 1_000_000;
+        let mut line = Line { kept: &mut self.kept };
+        let _endless = write!(line, "{:>6}.{:03} ", millis / 1000, millis % 1000);
+        let _endless = line.write_fmt(message);
         self.kept.push_back(b'\n');
         while self.kept.len() > KEPT {
             let first = self.kept.iter().position(|b| *b == b'\n').unwrap_or(KEPT);
