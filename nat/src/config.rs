@@ -91,30 +91,7 @@ impl fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
-/// The same in seconds, as they are counted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lifetimes {
-    pub(crate) udp: u32,
-    pub(crate) dns: u32,
-    pub(crate) icmp: u32,
-    pub(crate) tcp_established: u32,
-    pub(crate) tcp_transitory: u32,
-    pub(crate) tcp_closed: u32,
-}
-
 impl Timeouts {
-    pub(crate) fn lifetimes(&self) -> Lifetimes {
-        let secs = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-        Lifetimes {
-            udp: secs(self.udp),
-            dns: secs(self.dns),
-            icmp: secs(self.icmp),
-            tcp_established: secs(self.tcp_established),
-            tcp_transitory: secs(self.tcp_transitory),
-            tcp_closed: secs(self.tcp_closed),
-        }
-    }
-
     /// Checks every timeout against the least its RFC allows.
     ///
     /// # Errors

@@ -4,13 +4,12 @@
 //! Never: more than its share of memory, which is asserted below.
 
 use crate::Direction;
-use crate::config::Lifetimes;
 use crate::index;
 use crate::lists::{Linked, Links};
 use crate::numbers::Number;
 use crate::queries::Queries;
 use crate::slab::{Place, Slab, Stamped};
-use crate::state::{Side, State, Use};
+use crate::state::{Lifetimes, Side, State, Use};
 use crate::tcp::Track;
 use wire::{Addr, Key, Kind, Proto};
 
@@ -87,14 +86,14 @@ impl Flow {
 
     /// First second at which its time is over.
     #[inline]
-    pub(crate) const fn deadline(&self, lifetimes: &Lifetimes) -> u32 {
+    pub(crate) fn deadline(&self, lifetimes: &Lifetimes) -> u32 {
         let use_ = match self.kind {
             Kind::Icmp | Kind::Icmpv6 => Use::Icmp,
             Kind::Udp4 | Kind::Udp6 if self.is_to_port_53() => Use::Dns,
             Kind::Udp4 | Kind::Udp6 | Kind::Tcp4 | Kind::Tcp6 => Use::Plain,
         };
         // `seen` was rounded down: one second more, so that none is ended early.
-        self.seen.saturating_add(self.state.lifetime(lifetimes, use_)).saturating_add(1)
+        self.seen.saturating_add(lifetimes.of(use_, self.state)).saturating_add(1)
     }
 
     const fn is_to_port_53(&self) -> bool {

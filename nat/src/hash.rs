@@ -24,8 +24,8 @@ impl Endpoint {
     }
 }
 
-/// The key.
-pub(crate) struct Hasher(SipHasher13);
+/// The key. The hasher is made of it each time, so that it is known to be at its start.
+pub(crate) struct Hasher([u64; 2]);
 
 impl core::fmt::Debug for Hasher {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -36,29 +36,36 @@ impl core::fmt::Debug for Hasher {
 impl Hasher {
     /// A hasher with a fresh key.
     pub(crate) fn fresh(keyed: &mut impl Rng) -> Self {
-        Self(SipHasher13::new_with_keys(keyed.next_u64(), keyed.next_u64()))
+        Self([keyed.next_u64(), keyed.next_u64()])
+    }
+
+    #[inline]
+    fn start(&self) -> SipHasher13 {
+        let Self([a, b]) = *self;
+        SipHasher13::new_with_keys(a, b)
     }
 
     /// Of a packet's key. IPv4 and IPv6 are told apart by the length of what is hashed.
     #[inline]
     pub(crate) fn key(&self, key: &Key) -> Hash {
-        let ports = u64::from(key.sport) << 16 | u64::from(key.dport);
-        let rest = u64::from(key.kind as u8) << 32 | ports;
+        let ports = u32::from(key.sport) << 16 | u32::from(key.dport);
         let ([a, b], [c, d]) = (key.src.words(), key.dst.words());
-        let mut hasher = self.0;
+        let mut hasher = self.start();
         if key.kind.is_ipv6() {
             [a, b, c, d].into_iter().for_each(|word| hasher.write_u64(word));
         } else {
             // The first four bytes are all there is of an IPv4 address.
             hasher.write_u64(a | c >> 32);
         }
-        hasher.write_u64(rest);
+        // Five bytes fit into the last block, behind which there is only the length.
+        hasher.write_u32(ports);
+        hasher.write_u8(key.kind as u8);
         Hash(hasher.finish())
     }
 
     /// Of one end of a conversation.
     pub(crate) fn endpoint(&self, kind: Kind, (addr, port): (Addr, u16)) -> Hash {
-        let mut hasher = self.0;
+        let mut hasher = self.start();
         addr.words().into_iter().for_each(|word| hasher.write_u64(word));
         hasher.write_u64(u64::from(kind as u8) << 16 | u64::from(port));
         Hash(hasher.finish())
@@ -66,7 +73,7 @@ impl Hasher {
 
     /// Of a remote address and one of the ends it could be sent to.
     pub(crate) fn pair(&self, remote: IpAddr, end: Endpoint) -> u64 {
-        let mut hasher = self.0;
+        let mut hasher = self.start();
         for addr in [remote, end.addr] {
             Addr::from(addr).words().into_iter().for_each(|word| hasher.write_u64(word));
         }

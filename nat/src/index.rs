@@ -52,10 +52,10 @@ impl Index {
         Self { slots, homes, number: number.wrapping_sub(1) }
     }
 
-    /// The number under `hash` that is the `same`.
+    /// What `found` makes of the first number under `hash` of which it makes anything.
     #[inline]
-    pub(crate) fn find(&self, hash: Hash, same: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.position(hash, same).map(|(_, number)| number)
+    pub(crate) fn find<T>(&self, hash: Hash, found: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        self.position(hash, found).map(|(_, found)| found)
     }
 
     /// Puts a number under a hash. False if there is no room near its home, and nothing happened.
@@ -91,7 +91,8 @@ impl Index {
 
     /// Takes a number out. False if it does not stand there.
     pub(crate) fn remove(&mut self, hash: Hash, number: u32) -> bool {
-        let Some((at, _)) = self.position(hash, |other| other == number) else { return false };
+        let found = self.position(hash, |other| (other == number).then_some(()));
+        let Some((at, ())) = found else { return false };
         let Some(rest) = self.slots.get_mut(at..) else { return false };
         // Whoever is not at home comes one closer, up to the first who is, or to a vacant place.
         let mut from: usize = 1;
@@ -108,23 +109,28 @@ impl Index {
 
     /// Puts another number in the place of one. False if that does not stand there.
     pub(crate) fn replace(&mut self, hash: Hash, old: u32, new: u32) -> bool {
-        let found = self.position(hash, |other| other == old);
+        let found = self.position(hash, |other| (other == old).then_some(()));
         let Some(slot) = found.and_then(|(at, _)| self.slots.get_mut(at)) else { return false };
         *slot = *slot & !self.number | new & self.number;
         true
     }
 
     #[inline]
-    fn position(&self, hash: Hash, mut same: impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
+    fn position<T>(
+        &self,
+        hash: Hash,
+        mut found: impl FnMut(u32) -> Option<T>,
+    ) -> Option<(usize, T)> {
         let (home, mut wanted) = self.start(hash);
         for (way, slot) in self.slots.get(home..)?.iter().enumerate() {
             // An entry of this home would stand before one that is closer to its own.
             if *slot >> WAY_SHIFT < wanted >> WAY_SHIFT {
                 return None;
             }
-            let number = slot & self.number;
-            if slot & !self.number == wanted && same(number) {
-                return Some((home.checked_add(way)?, number));
+            if slot & !self.number == wanted
+                && let Some(found) = found(slot & self.number)
+            {
+                return Some((home.checked_add(way)?, found));
             }
             wanted = wanted.checked_add(STEP)?;
         }
@@ -147,6 +153,11 @@ mod tests {
     use rand_pcg::rand_core::{Rng, SeedableRng};
     use std::collections::HashMap;
     use std::vec::Vec;
+
+    /// The number, if it stands under that hash.
+    fn look(index: &Index, hash: u64, number: u32) -> Option<u32> {
+        index.find(Hash(hash), |n| (n == number).then_some(n))
+    }
 
     fn sound(index: &Index, known: &HashMap<u32, u64>) {
         let mut taken = 0;
@@ -171,7 +182,7 @@ mod tests {
         for step in 0..entries * 20 {
             let number = rng.next_u32() % (2 * entries);
             if let Some(hash) = known.get(&number).copied() {
-                assert_eq!(index.find(Hash(hash), |n| n == number), Some(number));
+                assert_eq!(look(&index, hash, number), Some(number));
                 assert!(index.remove(Hash(hash), number));
                 assert!(!index.remove(Hash(hash), number));
                 known.remove(&number);
@@ -185,10 +196,10 @@ mod tests {
             }
         }
         for (number, hash) in &known {
-            assert_eq!(index.find(Hash(*hash), |n| n == *number), Some(*number));
-            assert_eq!(index.find(Hash(*hash), |_| false), None);
+            assert_eq!(look(&index, *hash, *number), Some(*number));
+            assert_eq!(index.find(Hash(*hash), |_| None::<u32>), None);
         }
-        assert_eq!(index.find(Hash(1), |n| n == 2 * entries), None);
+        assert_eq!(look(&index, 1, 2 * entries), None);
     }
 
     #[test]
@@ -212,7 +223,7 @@ mod tests {
         let mut index = Index::new(1000, 1000);
         let taken: Vec<u32> = (0..1000).filter(|n| index.insert(Hash(u64::MAX), *n)).collect();
         assert_eq!(taken.len(), TAIL - 1);
-        assert!(taken.iter().all(|n| index.find(Hash(u64::MAX), |m| m == *n).is_some()));
+        assert!(taken.iter().all(|n| look(&index, u64::MAX, *n).is_some()));
         // Nor does one whose place is further up, if somebody could not move on.
         assert!(!index.insert(Hash(0xffff_0000_0000_0000 | u64::MAX), 999));
         assert!(taken.iter().all(|n| index.remove(Hash(u64::MAX), *n)));
@@ -224,8 +235,8 @@ mod tests {
         let mut index = Index::new(10, 10);
         assert!(index.insert(Hash(7), 3) && index.insert(Hash(7), 4));
         assert!(index.replace(Hash(7), 3, 9) && !index.replace(Hash(7), 3, 8));
-        assert_eq!(index.find(Hash(7), |n| n == 9), Some(9));
-        assert_eq!(index.find(Hash(7), |n| n == 3), None);
-        assert_eq!(index.find(Hash(7), |n| n == 4), Some(4));
+        assert_eq!(look(&index, 7, 9), Some(9));
+        assert_eq!(look(&index, 7, 3), None);
+        assert_eq!(look(&index, 7, 4), Some(4));
     }
 }

@@ -90,7 +90,7 @@ pub use fragments::{DatagramId, Fragments, Later, Piece};
 pub use nat::Nat;
 pub use quarantine::QUARANTINE;
 pub use queries::Answered;
-pub use short::Renamed;
+pub use short::{Second, Shortcut};
 pub use statics::{
     Balance, Forward, Inbound, OneToOne, Prefix, STATICS_MAX, Source, StaticError, Statics,
 };

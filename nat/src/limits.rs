@@ -1,6 +1,7 @@
 //! How long and how many flows may live, where that is said anew.
 
 use crate::nat::Nat;
+use crate::state::Lifetimes;
 use crate::{ConfigError, Timeouts};
 
 impl Nat {
@@ -11,7 +12,7 @@ impl Nat {
     /// [`ConfigError::Timeout`] if one is too short; then all stay as they were.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), ConfigError> {
         timeouts.check()?;
-        self.lifetimes = timeouts.lifetimes();
+        self.lifetimes = Lifetimes::new(&timeouts);
         Ok(())
     }
 

@@ -4,7 +4,6 @@
 
 use crate::book::Book;
 use crate::clients::{Clients, PerProto};
-use crate::config::Lifetimes;
 use crate::flow::{Flow, Memory, Origin};
 use crate::hash::Hasher;
 use crate::index::Index;
@@ -13,7 +12,7 @@ use crate::plan::Plan;
 use crate::ports::Ports;
 use crate::quarantine::Quarantine;
 use crate::slab::Slab;
-use crate::state::{Event, Side};
+use crate::state::{Event, Lifetimes, Side};
 use crate::tcp::Passed;
 use crate::wheel::Wheel;
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
 use chacha20::ChaCha20Rng;
 use core::net::IpAddr;
 use rand_pcg::rand_core::SeedableRng;
-use wire::{Addr, DropReason, Instant, Key, Port, Proto, Tcp, Translation, Transport, Tuple};
+use wire::{Addr, DropReason, Instant, Key, Port, Proto, Translation, Transport, Tuple};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -74,25 +73,6 @@ impl Entry {
     }
 }
 
-/// What a packet says to the state of its flow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Said<'a> {
-    Segment(&'a Tcp),
-    Datagram,
-    Query { is_reply: bool },
-}
-
-impl<'a> Said<'a> {
-    fn by(transport: &'a Transport) -> Option<Self> {
-        match transport {
-            Transport::Tcp(segment) => Some(Self::Segment(segment)),
-            Transport::Udp(_) => Some(Self::Datagram),
-            Transport::IcmpQuery(query) => Some(Self::Query { is_reply: query.is_reply }),
-            _ => None,
-        }
-    }
-}
-
 impl Nat {
     /// A translator with no flows. All memory is taken here, within `budget`; all unpredictability
     /// comes from `secret`, which must never be used twice.
@@ -105,7 +85,7 @@ impl Nat {
         let mut keyed = ChaCha20Rng::from_seed(secret);
         let [tcp, udp, icmp, icmpv6] = [(); 4].map(|()| Ports::new());
         Ok(Self {
-            lifetimes: config.timeouts.lifetimes(),
+            lifetimes: Lifetimes::new(&config.timeouts),
             hasher: Hasher::fresh(&mut keyed),
             keyed,
             flows: Slab::new(plan.flows),
@@ -159,20 +139,6 @@ impl Nat {
         direction: Direction,
         transport: &Transport,
     ) -> Result<Passage, DropReason> {
-        let said = Said::by(transport).ok_or(DropReason::Unsolicited)?;
-        self.advance(now, id, direction, said)?;
-        self.passage(id.index, direction).ok_or(DropReason::Unsolicited)
-    }
-
-    /// Notes what a packet says to its flow, if it fits there.
-    #[inline]
-    pub(crate) fn advance(
-        &mut self,
-        now: Instant,
-        id: FlowId,
-        direction: Direction,
-        said: Said<'_>,
-    ) -> Result<(), DropReason> {
         let second = self.second(now);
         let flow = self.flows.get_mut(id.index).filter(|flow| flow.generation == id.generation);
         let flow = flow.ok_or(DropReason::Unsolicited)?;
@@ -180,19 +146,19 @@ impl Nat {
             return Err(DropReason::Unsolicited);
         }
         let side = flow.side(direction);
-        let passed = match (flow.proto(), said) {
-            (Proto::Tcp, Said::Segment(segment)) => {
+        let passed = match (flow.proto(), transport) {
+            (Proto::Tcp, Transport::Tcp(segment)) => {
                 let Memory::Tcp(track) = &mut flow.memory else {
                     return Err(DropReason::Unsolicited);
                 };
                 track.pass(flow.state, side, segment).ok_or(DropReason::InvalidTcp)?
             }
-            (Proto::Udp, Said::Datagram) => {
+            (Proto::Udp, Transport::Udp(_)) => {
                 let next = flow.state.next(side, Event::Datagram);
                 next.map(Passed::Counts).ok_or(DropReason::Unsolicited)?
             }
-            (Proto::Icmp | Proto::Icmpv6, Said::Query { is_reply })
-                if is_reply == (side == Side::Other) =>
+            (Proto::Icmp | Proto::Icmpv6, Transport::IcmpQuery(query))
+                if query.is_reply == (side == Side::Other) =>
             {
                 let next = flow.state.next(side, Event::Datagram);
                 next.map(Passed::Counts).ok_or(DropReason::Unsolicited)?
@@ -212,7 +178,7 @@ impl Nat {
                 self.requeue(id.index, class.0 != class.1);
             }
         }
-        Ok(())
+        self.passage(id.index, direction).ok_or(DropReason::Unsolicited)
     }
 
     /// Takes a later fragment of a packet through the flow that its first fragment passed. Changes
@@ -305,20 +271,25 @@ impl Nat {
     }
 
     pub(crate) fn find(&self, hash: Hash, direction: Direction, tuple: &Tuple) -> Option<u32> {
-        self.find_key(hash, direction, &Key::new(tuple)?)
+        self.find_key(hash, direction, &Key::new(tuple)?).map(|(index, _)| index)
     }
 
     #[inline]
-    pub(crate) fn find_key(&self, hash: Hash, direction: Direction, key: &Key) -> Option<u32> {
-        let same = |entry: u32| {
+    pub(crate) fn find_key(
+        &self,
+        hash: Hash,
+        direction: Direction,
+        key: &Key,
+    ) -> Option<(u32, &Flow)> {
+        self.index.find(hash, |entry| {
             let entry = Entry(entry);
-            entry.direction() == direction
-                && self.flows.get(entry.index()).is_some_and(|flow| match direction {
-                    Direction::Out => flow.inside() == *key,
-                    Direction::In => self.is_answer(flow, key),
-                })
-        };
-        self.index.find(hash, same).map(|entry| Entry(entry).index())
+            let flow = self.flows.get(entry.index()).filter(|_| entry.direction() == direction)?;
+            let same = match direction {
+                Direction::Out => flow.inside() == *key,
+                Direction::In => self.is_answer(flow, key),
+            };
+            same.then_some((entry.index(), flow))
+        })
     }
 
     #[inline]

@@ -1,25 +1,35 @@
 //! The short way of a packet that is like another that has passed.
 //!
 //! In: packets of the plain kind ([`wire::Plain`]). Out: the new name of their one end that gets one.
-//! Never: a packet that the long way would stop. Whoever took one of the same flow and direction the
-//! long way says so ([`Nat::shorten`]), under a number that he changes whenever anything he looked at
-//! there may have changed. What each packet changes itself, its flow's time and state, is looked at
-//! here as well.
+//! Never: a packet that the long way would stop, or one that changes the state of its flow. Whoever
+//! took one of the same flow and direction the long way says so ([`Nat::shorten`]), under a number that
+//! he changes whenever anything he looked at there may have changed. What each packet changes itself,
+//! its flow's time and state, is looked at here as well.
 
-use crate::flow::Origin;
-use crate::nat::{Nat, Said};
+use crate::flow::{Flow, Memory, Origin};
+use crate::nat::Nat;
+use crate::state::{Side, State};
+use crate::tcp::Passed;
 use crate::{Direction, FlowId, Hash};
 use wire::{Addr, Instant, Key, Port, Tcp};
 
-/// The new name of a packet's source on its way out, of its destination on its way in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Renamed {
+/// A second of those that count for flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Second(u32);
+
+/// The short way that a flow has.
+#[derive(Debug)]
+pub struct Shortcut<'a> {
     /// The client whose flow it is.
     pub client: Port,
-    /// The address, of the flow's family.
+    /// The new name of a packet's source on its way out, of its destination on its way in: the
+    /// address, of the flow's family.
     pub addr: Addr,
     /// The port.
     pub port: u16,
+    flow: &'a mut Flow,
+    direction: Direction,
+    now: Second,
 }
 
 const fn bit(direction: Direction) -> u8 {
@@ -37,12 +47,18 @@ impl Nat {
         self.hasher.key(key)
     }
 
+    /// The second an instant lies in.
+    #[must_use]
+    pub fn moment(&self, now: Instant) -> Second {
+        Second(self.second(now))
+    }
+
     /// The flow of a packet that travels in `direction`, be its time over or not.
     #[inline]
     #[must_use]
     pub fn seek(&self, hash: Hash, direction: Direction, key: &Key) -> Option<FlowId> {
-        let index = self.find_key(hash, direction, key)?;
-        Some(FlowId { index, generation: self.flows.get(index)?.generation })
+        let (index, flow) = self.find_key(hash, direction, key)?;
+        Some(FlowId { index, generation: flow.generation })
     }
 
     /// A packet of a flow passed the long way, under `epoch`: those after it need not, but for
@@ -59,12 +75,19 @@ impl Nat {
         flow.short |= bit(direction);
     }
 
-    /// How a packet goes on, if its flow has the short way under `epoch`. Changes nothing.
-    #[inline]
+    /// The short way that a flow has, if it has one in this direction under `epoch`, and is not over.
+    #[inline(always)] // So that each direction has a way of its own.
     #[must_use]
-    pub fn renamed(&self, id: FlowId, direction: Direction, epoch: u32) -> Option<Renamed> {
-        let flow = self.get(id).filter(|flow| flow.epoch == epoch)?;
-        if flow.short & bit(direction) == 0 {
+    pub fn shortcut(
+        &mut self,
+        now: Second,
+        id: FlowId,
+        direction: Direction,
+        epoch: u32,
+    ) -> Option<Shortcut<'_>> {
+        let flow = self.flows.get_mut(id.index).filter(|flow| flow.generation == id.generation)?;
+        let open = flow.epoch == epoch && flow.short & bit(direction) != 0;
+        if !open || now.0 >= flow.deadline(&self.lifetimes) {
             return None;
         }
         let client = self.clients.get(flow.owner)?.client;
@@ -72,21 +95,32 @@ impl Nat {
             Direction::Out => (self.externals.value(flow.external)?, flow.external_port),
             Direction::In => (flow.client, flow.client_port),
         };
-        Some(Renamed { client, addr, port })
+        Some(Shortcut { client, addr, port, flow, direction, now })
     }
+}
 
-    /// Takes it through: a segment, or a datagram if there is none. False, and nothing happened, if its
-    /// flow is over, or it fits no state of its connection.
+impl Shortcut<'_> {
+    /// Takes a packet through: a segment that neither begins nor ends anything, or a datagram if there
+    /// is none. False, and nothing happened, if it does not fit, or would change the flow's state.
     #[inline]
     #[must_use]
-    pub fn follow_on(
-        &mut self,
-        now: Instant,
-        id: FlowId,
-        direction: Direction,
-        segment: Option<&Tcp>,
-    ) -> bool {
-        let said = segment.map_or(Said::Datagram, Said::Segment);
-        self.advance(now, id, direction, said).is_ok()
+    pub fn take(self, segment: Option<&Tcp>) -> bool {
+        let Self { flow, direction, now: Second(now), .. } = self;
+        let side = flow.side(direction);
+        let counts = match (&mut flow.memory, segment) {
+            (Memory::Tcp(track), Some(segment)) if flow.state.is_open() => {
+                match track.pass(flow.state, side, segment) {
+                    Some(passed) => passed != Passed::Unproven,
+                    None => return false,
+                }
+            }
+            (Memory::None, None) if (flow.state, side) != (State::Unanswered, Side::Other) => true,
+            _ => return false,
+        };
+        // Only the inside keeps a mapping alive (RFC 4787 REQ-6).
+        if counts && direction == Direction::Out {
+            flow.seen = now;
+        }
+        true
     }
 }

@@ -22,11 +22,12 @@ impl Nat {
         }
         let (addr, port) = seed.client.packed();
         let same = |index| {
-            self.flows.get(index).is_some_and(|flow| {
+            let of_socket = |flow: &&Flow| {
                 (flow.kind, flow.owner) == (seed.kind, seed.owner.slot.0)
                     && (flow.client, flow.client_port) == (addr, port)
                     && flow.external == seed.external
-            })
+            };
+            self.flows.get(index).filter(of_socket).map(|_| index)
         };
         self.sockets.find(self.hasher.endpoint(seed.kind, (addr, port)), same)
     }

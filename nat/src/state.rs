@@ -7,7 +7,8 @@
 //! NATs, with the opening taken apart further. Sides are those of the connection, not of the
 //! network: the table does not care which of them is the client.
 
-use crate::config::Lifetimes;
+use crate::Timeouts;
+use core::time::Duration;
 
 /// Who sent a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,6 @@ pub(crate) enum Class {
 }
 
 impl State {
-    #[cfg(test)]
     pub(crate) const ALL: [Self; 11] = [
         Self::Unanswered,
         Self::Answered,
@@ -162,20 +162,25 @@ impl State {
         })
     }
 
-    /// How many seconds a flow in this state outlives its last packet.
-    pub(crate) const fn lifetime(self, lifetimes: &Lifetimes, use_: Use) -> u32 {
+    /// How long a flow in this state outlives its last packet.
+    const fn timeout(self, timeouts: &Timeouts, use_: Use) -> Duration {
         match self {
             Self::Unanswered | Self::Answered => match use_ {
-                Use::Icmp => lifetimes.icmp,
-                Use::Dns => lifetimes.dns,
-                Use::Plain => lifetimes.udp,
+                Use::Icmp => timeouts.icmp,
+                Use::Dns => timeouts.dns,
+                Use::Plain => timeouts.udp,
             },
-            Self::Established | Self::OpenerFin | Self::OtherFin => lifetimes.tcp_established,
+            Self::Established | Self::OpenerFin | Self::OtherFin => timeouts.tcp_established,
             Self::SynSent | Self::SynCrossed | Self::SynReceived | Self::Closing | Self::Reset => {
-                lifetimes.tcp_transitory
+                timeouts.tcp_transitory
             }
-            Self::Closed => lifetimes.tcp_closed,
+            Self::Closed => timeouts.tcp_closed,
         }
+    }
+
+    /// Whether segments that neither begin nor end anything leave it as it is.
+    pub(crate) const fn is_open(self) -> bool {
+        matches!(self, Self::Established | Self::OpenerFin | Self::OtherFin)
     }
 
     /// How readily the flow is given up.
@@ -202,6 +207,29 @@ pub(crate) enum Use {
     Dns,
     /// Anything else.
     Plain,
+}
+
+impl Use {
+    const ALL: [Self; 3] = [Self::Icmp, Self::Dns, Self::Plain];
+}
+
+/// All timeouts in seconds, by use and state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifetimes([[u32; State::ALL.len()]; Use::ALL.len()]);
+
+impl Lifetimes {
+    pub(crate) fn new(timeouts: &Timeouts) -> Self {
+        let secs = |use_, state: State| state.timeout(timeouts, use_).as_secs();
+        let secs = |use_, state| u32::try_from(secs(use_, state)).unwrap_or(u32::MAX);
+        Self(Use::ALL.map(|use_| State::ALL.map(|state| secs(use_, state))))
+    }
+
+    /// How many seconds a flow outlives its last packet.
+    #[inline]
+    pub(crate) fn of(&self, use_: Use, state: State) -> u32 {
+        let of_use = self.0.get(use_ as usize);
+        of_use.and_then(|states| states.get(state as usize)).copied().unwrap_or(0)
+    }
 }
 
 #[cfg(test)]

@@ -31,14 +31,16 @@ impl Counters {
 
     pub(super) fn count(&mut self, verdict: &Verdict, len: u32) {
         match verdict {
-            Verdict::Emit(_) => {
-                more(&mut self.emitted, 1);
-                more(&mut self.emitted_bytes, u64::from(len));
-            }
+            Verdict::Emit(_) => self.emitted(len),
             Verdict::Drop(reason) => self.dropped(*reason),
             Verdict::Kept => more(&mut self.kept, 1),
             Verdict::NeedWhole => {}
         }
+    }
+
+    pub(super) fn emitted(&mut self, len: u32) {
+        more(&mut self.emitted, 1);
+        more(&mut self.emitted_bytes, u64::from(len));
     }
 
     /// A frame that was kept went on.

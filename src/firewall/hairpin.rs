@@ -39,6 +39,8 @@ impl Firewall {
             Transport::IcmpError(error) => {
                 return self.hairpin_error(now, from, packet, &error, out);
             }
+            // It would have to be followed through two flows at once.
+            Transport::Fragment(_) => return Err(DropReason::Fragment.into()),
             _ => return self.knocked(now, from, packet, out),
         }
         if packet.fragment.is_some() {

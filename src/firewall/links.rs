@@ -57,10 +57,20 @@ pub(super) enum Side {
     Client(Reach),
 }
 
+impl Side {
+    const fn reach(&self) -> &Reach {
+        match self {
+            Self::Uplink(reach) | Self::Client(reach) => reach,
+        }
+    }
+}
+
 /// All interfaces.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     slots: Vec<Option<Place>>,
+    /// What all frames need of them, by itself.
+    sides: Vec<Option<Side>>,
     /// Sorted by address. One address may have several owners: an HVM client and its stub domain.
     owners: Vec<(IpAddr, Port)>,
     uplink: Option<Port>,
@@ -93,9 +103,17 @@ impl Links {
                 self.owners.dedup();
             }
         }
+        let side = match link {
+            Link::Uplink { mac, mtu, .. } => Side::Uplink(Reach { port, mac, mtu }),
+            Link::Client { mac, mtu, .. } => Side::Client(Reach { port, mac, mtu }),
+        };
         let place = Place { port, link, answers: Bucket::answers(now), logs: Bucket::logs(now) };
         if self.slots.len() <= port.index() {
             self.slots.resize_with(port.index().saturating_add(1), || None);
+            self.sides.resize(port.index().saturating_add(1), None);
+        }
+        if let Some(place) = self.sides.get_mut(port.index()) {
+            *place = Some(side);
         }
         if let Some(slot) = self.slots.get_mut(port.index()) {
             *slot = Some(place);
@@ -110,10 +128,7 @@ impl Links {
 
     /// What is known of `port`; `None` if it is not up.
     pub(super) fn side(&self, port: Port) -> Option<Side> {
-        Some(match self.place(port)?.link {
-            Link::Uplink { mac, mtu, .. } => Side::Uplink(Reach { port, mac, mtu }),
-            Link::Client { mac, mtu, .. } => Side::Client(Reach { port, mac, mtu }),
-        })
+        self.sides.get(port.index()).copied().flatten().filter(|side| side.reach().port == port)
     }
 
     /// How to send to the world.
@@ -205,6 +220,7 @@ impl Links {
 
     fn forget(&mut self, slot: usize) -> Option<Link> {
         let place = self.slots.get_mut(slot)?.take()?;
+        *self.sides.get_mut(slot)? = None;
         self.owners.retain(|(_, owner)| *owner != place.port);
         self.uplink = self.uplink.filter(|uplink| *uplink != place.port);
         Some(place.link)

@@ -265,16 +265,20 @@ impl Firewall {
         for seen in &mut batch {
             seen.flow = self.find(seen);
         }
+        let mut here = self.circumstances(now);
         for (seen, frame) in batch.iter().zip(frames) {
-            let verdict = match self.short_way(now, frame, seen, out) {
-                Some(emit) => Verdict::Emit(emit),
-                None => match self.long_way(now, frame, seen, out) {
-                    Ok(emit) => Verdict::Emit(emit),
-                    Err(verdict) => verdict,
-                },
+            if let Some(emit) = self.short_way(&here, frame, seen, out) {
+                self.counters.emitted(frame.len);
+                out.decide(Verdict::Emit(emit));
+                continue;
+            }
+            let verdict = match self.long_way(now, frame, seen, out) {
+                Ok(emit) => Verdict::Emit(emit),
+                Err(verdict) => verdict,
             };
             self.counters.count(&verdict, frame.len);
             out.decide(verdict);
+            here = self.circumstances(now);
         }
         self.send_syslog(now, out);
     }

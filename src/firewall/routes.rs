@@ -34,6 +34,11 @@ impl Routes {
         self.0.iter_mut().for_each(|(_, hop)| hop.stop());
     }
 
+    /// Whether all packets go to the gateway.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Where packets to `addr` go, if not to the gateway.
     pub(super) fn to(&self, addr: IpAddr) -> Option<Mac> {
         let (_, hop) = self.0.iter().find(|(route, _)| route.leads_to(addr))?;

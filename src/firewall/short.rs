@@ -4,57 +4,75 @@
 //! way would not send on in the same way, which is why whatever is not plain, or has no flow, or is
 //! the first of its flow since anything changed, goes there.
 
-use super::{Firewall, Seen, Side};
-use nat::Direction;
+use super::{Firewall, Reach, Seen, Side};
+use nat::{Direction, Second};
 use wire::{Emit, End, Frame, Instant, Mac, Onward, Outbox};
 
+/// What is the same for all frames of a batch, as long as none of them goes the long way.
+#[derive(Clone, Copy)]
+pub(super) struct Circumstances {
+    now: Second,
+    epoch: u32,
+    uplink: Option<Reach>,
+    /// The next hop of IPv4, and of IPv6.
+    hops: [Mac; 2],
+}
+
 impl Firewall {
+    pub(super) fn circumstances(&self, now: Instant) -> Circumstances {
+        Circumstances {
+            now: self.nat.moment(now),
+            epoch: self.epochs.last(),
+            uplink: self.links.uplink(),
+            hops: [self.hop4.mac(), self.hop6.mac()],
+        }
+    }
+
     /// Decides a frame, if it can go the short way. Otherwise nothing has happened.
     #[inline(always)]
     pub(super) fn short_way(
         &mut self,
-        now: Instant,
+        here: &Circumstances,
         frame: &Frame<'_>,
         seen: &Seen,
         out: &mut Outbox<'_>,
     ) -> Option<Emit> {
         let (plain, flow) = (seen.plain.as_ref()?, seen.flow?);
         let [dst, src] = plain.macs(frame.head)?;
-        if src.is_group() {
-            return None;
-        }
-        let (to, direction, onward) = match seen.side? {
+        let (to, end, eth_dst, eth_src, cut) = match seen.side? {
             Side::Client(from) => {
-                let renamed = self.nat.renamed(flow, Direction::Out, self.epochs.last())?;
-                if dst != Mac::BACKEND || renamed.client != from.port {
+                let cut = self.nat.shortcut(here.now, flow, Direction::Out, here.epoch)?;
+                let uplink = here.uplink?;
+                if dst != Mac::BACKEND || cut.client != from.port {
                     return None;
                 }
-                let uplink = self.links.uplink()?;
-                let eth_dst = self.hop_to(plain.key.dst.ip(plain.key.kind.is_ipv6()));
-                let (eth_src, end) = (uplink.mac, End::Source);
-                let (addr, port) = (renamed.addr, renamed.port);
-                (uplink, Direction::Out, Onward { eth_dst, eth_src, end, addr, port })
+                let v6 = plain.key.kind.is_ipv6();
+                let [hop4, hop6] = here.hops;
+                let gateway = if v6 { hop6 } else { hop4 };
+                let hop = match self.routes.is_empty() {
+                    true => gateway,
+                    false => self.routes.to(plain.key.dst.ip(v6)).unwrap_or(gateway),
+                };
+                (uplink, End::Source, hop, uplink.mac, cut)
             }
             Side::Uplink(uplink) => {
-                let renamed = self.nat.renamed(flow, Direction::In, self.epochs.last())?;
+                let cut = self.nat.shortcut(here.now, flow, Direction::In, here.epoch)?;
+                let client = self.links.client(cut.client)?;
                 if dst != uplink.mac {
                     return None;
                 }
-                let client = self.links.client(renamed.client)?;
-                let (eth_dst, eth_src, end) = (client.mac, Mac::BACKEND, End::Destination);
-                let (addr, port) = (renamed.addr, renamed.port);
-                (client, Direction::In, Onward { eth_dst, eth_src, end, addr, port })
+                (client, End::Destination, client.mac, Mac::BACKEND, cut)
             }
         };
-        if plain.wire_len(frame.offload) > u32::from(to.mtu) {
+        if src.is_group() || plain.wire_len(frame.offload) > u32::from(to.mtu) {
             return None;
         }
-        let segment = plain.tcp(frame.head);
         let place = out.head()?;
-        if !self.nat.follow_on(now, flow, direction, segment.as_ref()) {
+        let (addr, port) = (cut.addr, cut.port);
+        if !cut.take(plain.tcp(frame.head).as_ref()) {
             return None;
         }
-        let head = plain.write(frame, &onward, place)?;
+        let head = plain.write(frame, &Onward { eth_dst, eth_src, end, addr, port }, place)?;
         let (skip, end, offload) = (head.into(), plain.end(), frame.offload);
         Some(Emit { to: to.port, head, skip, end, offload })
     }

@@ -48,6 +48,7 @@ impl Firewall {
             self.epochs.change_all();
         }
         self.links.reserve(clients);
+        self.epochs.change_ways();
     }
 
     /// Takes the rules of the client with this address, or why they were not understood. Whether they

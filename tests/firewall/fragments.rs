@@ -2,9 +2,11 @@
 
 use crate::common::{Kind, Spec, packet, plain_sum};
 use crate::world::{
-    OPEN, UPLINK, WORK, World, config, from_work, from_world, us, us6, web, web6, work, work6,
+    OPEN, PERSONAL, PERSONAL_MAC, UPLINK, WORK, World, config, from_work, from_world, personal, us,
+    us6, web, web6, work, work6,
 };
-use wire::{DropReason, TcpFlags, Verdict};
+use std::time::Duration;
+use wire::{DropReason, Mac, TcpFlags, Verdict};
 
 /// Cuts an IPv4 frame at these offsets of its payload.
 pub fn cut(frame: &[u8], id: u16, at: &[usize]) -> Vec<Vec<u8>> {
@@ -246,4 +248,50 @@ fn n13_packets_with_a_source_route_are_dropped() {
         routed[24..26].copy_from_slice(&sum.to_be_bytes());
         world.send(WORK, &routed).silent(DropReason::SourceRoute);
     }
+}
+
+/// What one client does to the stores of fragments costs another nothing: its datagrams pass whole,
+/// in order and out of it, and those that wait for their first are not lost.
+#[test]
+fn n13_n32_a_client_that_floods_with_fragments_costs_nobody_else_one() {
+    let mut world = World::new(config(OPEN));
+    let pieces = cut(&datagram(), 9, &[0, 1480, 2960]);
+    let mut ids = 0..u16::MAX;
+    let mut flood = |world: &mut World| {
+        for id in ids.by_ref().take(30) {
+            let spec = Spec::udp((personal(), id), (web(), 4000 + id % 7)).payload(&payload());
+            let frame = spec.macs(Mac::BACKEND, PERSONAL_MAC).frame();
+            let [first, middle, last] = &cut(&frame, id, &[0, 1480, 2960])[..] else { panic!() };
+            // Begun and never ended, never begun, begun twice, and with a hole.
+            let some = match id % 4 {
+                0 => vec![first],
+                1 => vec![last, middle],
+                2 => vec![first, first, middle],
+                _ => vec![first, last],
+            };
+            for piece in some {
+                world.send(PERSONAL, piece);
+            }
+        }
+    };
+    flood(&mut world);
+    for round in 0..20u16 {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut pieces = pieces.clone();
+            for piece in &mut pieces {
+                piece[18..20].copy_from_slice(&(1000 + round * 3).to_be_bytes());
+                piece[19] ^= order[0] as u8 + 1;
+                fix(piece);
+            }
+            let mut left = Vec::new();
+            for n in order {
+                left.extend(sent(&mut world, &pieces, &[n]));
+                flood(&mut world);
+            }
+            assert_eq!(join(&left)[42..], payload(), "round {round}, {order:?}");
+        }
+        world.now = world.now + Duration::from_millis(500);
+    }
+    let refused = world.firewall.counters().drops[DropReason::Fragment];
+    assert!(refused > 500, "only {refused} of the flood were refused");
 }

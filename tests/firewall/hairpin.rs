@@ -1,6 +1,7 @@
 //! Clients that meet at our own address (RFC 4787 REQ-9).
 
 use crate::common::{Spec, packet};
+use crate::fragments::cut;
 use crate::world::{
     OPEN, PERSONAL, PERSONAL_MAC, UPLINK, WORK, World, config, from_work, personal, us, web, work,
 };
@@ -59,6 +60,21 @@ fn n08_two_clients_meet_at_the_external_address_and_see_nothing_else() {
     assert_eq!((told.src, told.dst), (us(), work()));
     let Transport::IcmpError(error) = told.transport else { panic!() };
     assert_eq!(Some(error.quote.tuple), packet(&to_b).tuple());
+}
+
+#[test]
+fn n08_fragments_between_clients_are_dropped_and_counted() {
+    let mut world = meeting(true);
+    let (a, b) = ports(&mut world);
+    let to_a = from_personal(Spec::udp((personal(), 6000), (us(), a)));
+    let to_b = from_work(Spec::udp((work(), 5000), (us(), b)));
+    world.send(WORK, &to_b).silent(DropReason::Unsolicited);
+    world.send(PERSONAL, &to_a).emitted(WORK);
+    let long = from_work(Spec::udp((work(), 5000), (us(), b)).payload(&[7; 3000]));
+    for piece in cut(&long, 7, &[0, 1480, 2960]) {
+        world.send(WORK, &piece).silent(DropReason::Fragment);
+    }
+    assert_eq!(world.firewall.counters().drops[DropReason::Fragment], 3);
 }
 
 #[test]

@@ -186,6 +186,23 @@ fn n02_a_socket_leaves_under_the_name_that_is_written() {
 }
 
 #[test]
+fn two_forwards_of_one_port_are_refused_by_name_and_the_old_ones_stay() {
+    let old = Statics { forwards: vec![forward(80, &[(work(), 1)])], ..Statics::default() };
+    let mut world = with(old);
+    let to = |client, port| forward(port, &[(client, 22)]);
+    let forwards = vec![to(work(), 8022), to(personal(), 8023), to(personal(), 8022)];
+    let refused = world.firewall.set_statics(Statics { forwards, ..Statics::default() });
+    let why = refused.unwrap_err().to_string();
+    assert_eq!(why, "port 8022 of 10.138.1.1 is translated twice");
+    world.send(UPLINK, &syn((web(), 9), (us(), 8023))).silent(DropReason::Unsolicited);
+    world.send(UPLINK, &syn((web(), 9), (us(), 80))).emitted(WORK);
+    // A port of each protocol is one of its own.
+    let udp = Forward { proto: Proto::Udp, ..to(personal(), 8022) };
+    let forwards = vec![to(work(), 8022), udp];
+    world.firewall.set_statics(Statics { forwards, ..Statics::default() }).unwrap();
+}
+
+#[test]
 fn lists_that_contradict_themselves_change_nothing() {
     let mut world = World::new(config(OPEN));
     let twice = vec![forward(80, &[(work(), 1)]), forward(80, &[(work(), 2)])];

@@ -4,45 +4,59 @@
 //! look at the family. Never: two tuples with one key.
 
 use crate::{Proto, Tuple};
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An IPv4 or IPv6 address without its family, which whoever holds it knows: the bytes of the
-/// header, those of IPv4 first and zeros behind them.
+/// header, those of IPv4 first and zeros behind them. Kept as two numbers, which are hashed, compared
+/// and summed in few steps; packed, as tables are full of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addr(pub(crate) [u8; 16]);
+#[repr(Rust, packed(4))]
+pub struct Addr {
+    high: u64,
+    low: u64,
+}
 
 impl Addr {
     /// The address again.
     #[must_use]
     pub const fn ip(self, v6: bool) -> IpAddr {
-        let [a, b, c, d, ..] = self.0;
+        let [high, low] = self.words();
         if v6 {
-            IpAddr::V6(Ipv6Addr::from_octets(self.0))
+            IpAddr::V6(Ipv6Addr::from_bits((high as u128) << 64 | low as u128))
         } else {
-            IpAddr::V4(core::net::Ipv4Addr::new(a, b, c, d))
+            IpAddr::V4(Ipv4Addr::from_octets(self.v4_octets()))
         }
     }
 
-    pub(crate) const fn v4([a, b, c, d]: [u8; 4]) -> Self {
-        Self([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    pub(crate) fn from_v4(octets: [u8; 4]) -> Self {
+        Self { high: u64::from(u32::from_be_bytes(octets)) << 32, low: 0 }
     }
 
-    /// As two numbers, for hashing and sums.
+    pub(crate) fn from_v6(octets: [u8; 16]) -> Self {
+        match octets.as_chunks::<8>().0 {
+            [high, low] => Self { high: u64::from_be_bytes(*high), low: u64::from_be_bytes(*low) },
+            _ => Self { high: 0, low: 0 },
+        }
+    }
+
+    /// The bytes of an IPv4 address.
+    pub(crate) const fn v4_octets(self) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.words()[0].to_be_bytes();
+        [a, b, c, d]
+    }
+
+    /// As two numbers, the first bytes first.
     #[must_use]
-    pub fn words(self) -> [u64; 2] {
-        let (words, _) = self.0.as_chunks::<8>();
-        match words {
-            [a, b] => [u64::from_be_bytes(*a), u64::from_be_bytes(*b)],
-            _ => [0; 2],
-        }
+    pub const fn words(self) -> [u64; 2] {
+        [self.high, self.low]
     }
 }
 
 impl From<IpAddr> for Addr {
     fn from(addr: IpAddr) -> Self {
         match addr {
-            IpAddr::V4(addr) => Self::v4(addr.octets()),
-            IpAddr::V6(addr) => Self(addr.octets()),
+            IpAddr::V4(addr) => Self::from_v4(addr.octets()),
+            IpAddr::V6(addr) => Self::from_v6(addr.octets()),
         }
     }
 }

@@ -79,7 +79,7 @@ impl Plain {
         if !plain || !Sum::is_right(&array(head, ETHERNET_HEADER)?) {
             return None;
         }
-        let addr = |at| array(head, at).map(Addr::v4);
+        let addr = |at| array(head, at).map(Addr::from_v4);
         let ip_len = u32::from(be16(head, 16)?);
         Self::new(frame, ip_len, head[23], [addr(26)?, addr(30)?], head.last_chunk()?, false)
     }
@@ -89,7 +89,7 @@ impl Plain {
         if head[14] >> 4 != 6 || head[21] <= 1 {
             return None;
         }
-        let addr = |at| array(head, at).map(Addr);
+        let addr = |at| array(head, at).map(Addr::from_v6);
         let ip_len = u32::from(be16(head, 18)?).checked_add(40)?;
         Self::new(frame, ip_len, head[20], [addr(22)?, addr(38)?], head.last_chunk()?, true)
     }
@@ -138,6 +138,7 @@ impl Plain {
     }
 
     /// As [`crate::Packet::wire_len`].
+    #[inline]
     #[must_use]
     pub fn wire_len(&self, offload: Offload) -> u32 {
         match offload.gso {
@@ -149,7 +150,8 @@ impl Plain {
         }
     }
 
-    /// The TCP header, if it is that of TCP. `head` is that of the frame it was read from.
+    /// The TCP header, if it has one. `head` is that of the frame it was read from.
+    #[inline]
     #[must_use]
     pub fn tcp(&self, head: &[u8]) -> Option<Tcp> {
         if self.key.kind.proto() != Proto::Tcp {
@@ -206,16 +208,17 @@ impl Plain {
         let [ttl] = array(out, ttl_at)?;
         let one_less = ttl.checked_sub(1)?;
         put(out, ttl_at, &[one_less])?;
-        match (V6, to.end) {
-            (false, end) => {
-                let [a, b, c, d, ..] = to.addr.0;
-                put(out, if end == End::Source { 26 } else { 30 }, &[a, b, c, d])?;
-                let hop = Delta::NONE.word(u16::from(ttl) << 8, u16::from(one_less) << 8);
-                let sum = hop.plus(renamed).apply(Field::Complete, be16(out, 24)?);
-                put(out, 24, &sum.to_be_bytes())?;
-            }
-            (_, End::Source) => put(out, 22, &to.addr.0)?,
-            (_, End::Destination) => put(out, 38, &to.addr.0)?,
+        if V6 {
+            let at = if to.end == End::Source { 22 } else { 38 };
+            let [high, low] = to.addr.words();
+            put(out, at, &high.to_be_bytes())?;
+            put(out, at.checked_add(8)?, &low.to_be_bytes())?;
+        } else {
+            let at = if to.end == End::Source { 26 } else { 30 };
+            put(out, at, &to.addr.v4_octets())?;
+            let hop = Delta::NONE.word(u16::from(ttl) << 8, u16::from(one_less) << 8);
+            let sum = hop.plus(renamed).apply(Field::Complete, be16(out, 24)?);
+            put(out, 24, &sum.to_be_bytes())?;
         }
         put(out, port_at, &to.port.to_be_bytes())?;
         let (sum_at, field) = match self.key.kind {

@@ -79,13 +79,12 @@ impl Sum {
 
     /// The sum in 16 bits. Zero only if nothing but zeros was added (0xffff is the other zero).
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "folded below 2^16 by then")]
+    #[allow(clippy::cast_possible_truncation, reason = "the halves that are left out are added")]
     pub const fn fold(self) -> u16 {
-        let mut sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        sum = (sum >> 32) + (sum & 0xffff_ffff);
-        sum = (sum >> 16) + (sum & 0xffff);
-        sum = (sum >> 16) + (sum & 0xffff);
-        ((sum >> 16) + (sum & 0xffff)) as u16
+        let (sum, carry) = ((self.0 >> 32) as u32).overflowing_add(self.0 as u32);
+        let sum = sum.wrapping_add(carry as u32);
+        // Both halves end up in the upper one, and with them the carry out of the lower one.
+        (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
     }
 
     /// What goes into a checksum field: the complement of the folded sum.
@@ -171,6 +170,7 @@ impl Delta {
     }
 
     /// The new value of a checksum field that held `old` (RFC 1624 equation 3).
+    #[inline]
     #[must_use]
     pub fn apply(self, field: Field, old: u16) -> u16 {
         match field {
