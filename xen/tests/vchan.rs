@@ -5,7 +5,7 @@ use std::time::Duration;
 use wire::Instant;
 use xen::hypervisor::{DomId, Hypervisor, Memory};
 use xen::sim::peer_vchan::LibVchan;
-use xen::sim::xenstored::{Caller, Xenstored};
+use xen::sim::xenstored::{Caller, Quotas, Xenstored};
 use xen::sim::{Holdings, Sim, SimHypervisor, SimPage};
 use xen::store::{self, Perm, Tag};
 use xen::vchan::{Client, Order, Orders, Server, Stream};
@@ -295,6 +295,20 @@ fn nodes_that_lead_nowhere_are_tried_at_most_once_a_second() {
         guest.settle();
         assert!(!guest.end.is_up());
     }
+}
+
+#[test]
+fn without_a_watch_a_client_looks_now_and_then() {
+    let mut guest = Guest::<Client<_>>::new();
+    guest.xs.set_quotas(Quotas { watches: 0, ..Quotas::default() });
+    guest.sleep(Duration::from_secs(10));
+    let mut server = guest.server([4096, 4096]);
+    for _ in 0..20 {
+        guest.sleep(Duration::from_millis(100));
+    }
+    assert!(guest.end.is_up());
+    assert_eq!(server.write(b"hello"), 5);
+    assert_eq!(guest.read(9), b"hello");
 }
 
 #[test]

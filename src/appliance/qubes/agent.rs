@@ -211,6 +211,11 @@ impl<H: Hypervisor> Agent<H> {
         while self.running.len() < CALLS_MAX
             && let Some((domain, port, service)) = self.waiting.pop_front()
         {
+            // There is memory for one policy on its way.
+            if service.is_load() && self.running.iter().any(Running::is_load) {
+                self.waiting.push_front((domain, port, service));
+                return;
+            }
             let tag = self.tag_of_call();
             self.running.push(Running::serving(store, tag, self.own, (domain, port), service, now));
         }

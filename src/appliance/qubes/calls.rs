@@ -67,6 +67,11 @@ impl<H: Hypervisor> Running<H> {
         self.tag
     }
 
+    /// Whether it brings a policy.
+    pub(super) fn is_load(&self) -> bool {
+        self.service.as_ref().is_some_and(Service::is_load)
+    }
+
     /// Where the other end is.
     pub(super) const fn place(&self) -> (DomId, u32) {
         (self.domain, self.port)

@@ -70,6 +70,11 @@ impl Service {
         }
     }
 
+    /// Whether it brings a policy.
+    pub(super) const fn is_load(&self) -> bool {
+        matches!(self, Self::Load(_))
+    }
+
     /// Goes on with the call, as far as its input allows.
     pub(super) fn turn(&mut self, call: &mut Call, view: &View<'_>) -> Turned {
         let input = call.take_input();

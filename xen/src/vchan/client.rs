@@ -8,7 +8,7 @@ use super::layout::Order;
 use super::life::{self, Seen, Step};
 use super::{Peer, Stream, open, place};
 use crate::hypervisor::{DomId, EvtPort, Hypervisor, Memory};
-use crate::store::{self, Event, Found, Gather, Key, Op, Tag, TxId};
+use crate::store::{self, Event, Found, Gather, Key, Op, RequestId, Tag, TxId};
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
@@ -25,6 +25,10 @@ pub struct Client<H: Hypervisor> {
     path: String,
     most: Order,
     wanted: bool,
+    watch: Option<RequestId>,
+    /// There is no watch: what the server says is looked at now and then, next at this time.
+    blind: bool,
+    look_again: Instant,
     /// What is being read, and whether it has changed meanwhile.
     reading: Option<Gather>,
     look: bool,
@@ -49,14 +53,16 @@ impl<H: Hypervisor> Client<H> {
     ) -> Self {
         let path = format!("/local/domain/{}/{}", server.0, place(own, port));
         let watched = format!("{path}/event-channel");
-        // Without a watch, looking once a second does.
-        let _refused = store.submit(tag, TxId::NONE, &Op::Watch(&watched));
+        let watch = store.submit(tag, TxId::NONE, &Op::Watch(&watched)).ok();
         Self {
             tag,
             server,
             path,
             most,
             wanted: true,
+            watch,
+            blind: watch.is_none(),
+            look_again: Instant::ZERO,
             reading: None,
             look: true,
             told: None,
@@ -72,6 +78,9 @@ impl<H: Hypervisor> Client<H> {
             Event::Watch { .. } => {
                 self.look = true;
                 self.not_before = Instant::ZERO;
+            }
+            Event::Reply { id, result, .. } if self.watch == Some(*id) => {
+                self.blind = result.is_err();
             }
             Event::Reply { id, result, .. } => {
                 let Some(reading) = &mut self.reading else { return };
@@ -91,6 +100,9 @@ impl<H: Hypervisor> Client<H> {
         store: &mut store::Client<M>,
         now: Instant,
     ) -> Option<Instant> {
+        if self.blind && now >= self.look_again {
+            (self.look, self.look_again) = (true, now + AGAIN);
+        }
         if self.look && self.reading.is_none() && self.channel.is_none() && self.wanted {
             self.look = false;
             let nodes = ["ring-ref", "event-channel"].map(|node| format!("{}/{node}", self.path));
@@ -119,6 +131,7 @@ impl<H: Hypervisor> Client<H> {
         match (idle, self.look, self.told) {
             (true, true, _) => Some(now + AGAIN),
             (true, false, Some(_)) => Some(self.not_before),
+            (true, false, None) if self.blind => Some(self.look_again),
             _ => None,
         }
     }
