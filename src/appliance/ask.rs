@@ -70,6 +70,7 @@ impl<H: Hypervisor> Path<H> {
 
     /// Fetches the frames that cannot be told from their heads, as many as there is room for, and
     /// asks again. What is left over or still undecided is dropped and counted.
+    #[allow(clippy::too_many_arguments, reason = "all that a turn holds")]
     pub(super) fn ask_whole(
         &mut self,
         h: &mut H,

@@ -105,6 +105,8 @@ pub(super) struct OnWay {
 
 /// What a turn may still take.
 struct Allowance {
+    /// Which port is the uplink, if there is one.
+    uplink: Option<Port>,
     /// Slots of the uplink, what it takes, and how many must be free for a frame.
     room: usize,
     takes: Takes,
@@ -227,6 +229,7 @@ impl<H: Hypervisor> Path<H> {
         let uplink = ports.iter().copied().find(|port| fabric.is_uplink(*port));
         let takes = uplink.and_then(|port| fabric.device(port)).map_or(Takes::ALL, |d| d.takes());
         let mut allowance = Allowance {
+            uplink,
             room: fabric.uplink_room(),
             takes,
             least: io::room_for_a_frame(takes) as usize,
@@ -238,8 +241,7 @@ impl<H: Hypervisor> Path<H> {
         loop {
             let mut n = 0;
             while let Some(port) = self.awake.get(n).copied() {
-                let is_uplink = uplink == Some(port);
-                match self.serve(h, fabric, port, is_uplink, flights, pieces, &mut allowance) {
+                match self.serve(h, fabric, port, flights, pieces, &mut allowance) {
                     Served::Spent => n += 1,
                     Served::Silent => {
                         self.awake.remove(n);
@@ -275,11 +277,11 @@ impl<H: Hypervisor> Path<H> {
         h: &mut H,
         fabric: &mut impl Fabric<H>,
         port: Port,
-        is_uplink: bool,
         flights: &mut Vec<Flight>,
         pieces: &mut Vec<Piece>,
         allowance: &mut Allowance,
     ) -> Served {
+        let is_uplink = allowance.uplink == Some(port);
         while self.shares.may_send(port) {
             if flights.len() >= BATCH || allowance.work >= Cost::TURN {
                 return Served::Full;
