@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 const LEAF_RULES: usize = 4;
 
 /// Shapes a rule can have, see [`View::shape`].
-const SHAPES: usize = 8;
+pub(super) const SHAPES: usize = 8;
 
 /// Rules that are looked at to choose a cut.
 const SAMPLE: usize = 48;

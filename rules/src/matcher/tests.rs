@@ -243,7 +243,7 @@ fn effort(matcher: &Matcher, rules: &[Rule], query: &Query) -> (usize, usize) {
             let Some(&value) = point.get(node.dimension as usize) else { break };
             at = node.low + u32::from(value >= node.at());
         }
-        for candidate in matcher.leaf(tree.root, &point) {
+        for candidate in matcher.leaf(at) {
             if candidate.rule >= best {
                 break;
             }

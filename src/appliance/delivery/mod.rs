@@ -71,6 +71,7 @@ const fn next(ours: Ours, seen: Seen) -> Move {
 
 /// What [`Delivery::on_store`] found out.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and it moves once")]
 pub(super) enum News {
     /// A policy to put in force; [`Delivery::answer`] tells its sender what came of it.
     Arrived(Box<Policy>),

@@ -13,8 +13,10 @@ pub(crate) fn serve_udp(address: SocketAddr) -> io::Result<()> {
     let mut buffer = vec![0; 65_536];
     loop {
         let (length, peer) = socket.recv_from(&mut buffer)?;
-        println!("udp {length} bytes from {peer}");
         let Some(datagram) = buffer.get(..length) else { continue };
+        // A line for each, with what it says if that is text.
+        let text = str::from_utf8(datagram).unwrap_or("").split(char::is_control).next();
+        println!("udp {length} bytes from {peer} {}", text.unwrap_or(""));
         // An ICMP error for an earlier answer is no reason to stop serving.
         let _ = socket.send_to(datagram, peer);
     }

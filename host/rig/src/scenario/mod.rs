@@ -12,6 +12,7 @@ mod policy;
 mod qubes;
 mod traffic;
 mod uplinks;
+mod words;
 
 use crate::error::{Error, Result};
 use crate::plan::{PERSONAL, WORK};
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Scenario> {
     let lists = [
         traffic::SCENARIOS,
         policy::SCENARIOS,
+        words::SCENARIOS,
         load::SCENARIOS,
         devices::SCENARIOS,
         hostile::SCENARIOS,

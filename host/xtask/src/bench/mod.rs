@@ -9,6 +9,7 @@ mod nat;
 mod plot;
 mod profile;
 mod results;
+mod rules;
 mod symbols;
 mod table;
 mod xen;
@@ -36,6 +37,8 @@ pub(crate) enum Bench {
     },
     /// Time and memory of a packet in the firewall alone, by number of flows
     Nat(nat::Nat),
+    /// Time to read, study and prepare rules, and of a new flow, by their number; nft beside it
+    Rules(rules::Rules),
     /// Rates, latency, CPU time, memory and start on a real Xen, beside Linux and no firewall
     Xen(xen::Xen),
 }
@@ -46,6 +49,7 @@ pub(crate) fn command(layout: &Layout, bench: Bench) -> Result<()> {
         Bench::Counts { write } => small(layout, "counts", &counts::table(layout)?, write),
         Bench::Size { write } => small(layout, "size", &size(layout)?, write),
         Bench::Nat(nat) => nat.run(layout),
+        Bench::Rules(rules) => rules.run(layout),
         Bench::Xen(xen) => xen.run(layout),
     }
 }
