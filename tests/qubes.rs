@@ -6,6 +6,8 @@ mod calls;
 #[path = "qubes/chaos.rs"]
 mod chaos;
 mod machine;
+#[path = "qubes/names.rs"]
+mod names;
 #[path = "qubes/network.rs"]
 mod network;
 #[path = "qubes/rules.rs"]

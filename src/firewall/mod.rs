@@ -58,7 +58,8 @@ use wire::{
 /// Most flows whose end is seen to in one [`Firewall::tick`].
 const ENDED_AT_ONCE: usize = 1024;
 
-/// How often to be called at least while there are flows.
+/// How often to be called at least while there are flows or names, so that a pause can be told from
+/// having nothing to do.
 const HEARTBEAT: Duration = Duration::from_secs(4);
 
 /// Who was not called for so long was not running, and so was nobody else here.
@@ -287,7 +288,7 @@ impl Firewall {
     pub fn tick(&mut self, now: Instant, out: &mut Outbox<'_>) -> Option<Instant> {
         self.awake(now);
         self.ask_for_next_hop(now, out);
-        let names = self.ask_for_names(now, out);
+        let names = self.ask_for_names(now, out).map(|due| due.min(now + HEARTBEAT));
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         let rules = self.settle(now);
         self.send_syslog(now, out);
