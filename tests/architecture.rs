@@ -167,3 +167,25 @@ fn every_file_opens_with_what_it_is() {
         assert!(text.starts_with("//!"), "{} does not open with //!", file.display());
     }
 }
+
+#[test]
+fn packages_of_others_serve_where_the_table_says() {
+    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let rows = text.lines().skip_while(|l| !l.starts_with("| package |")).skip(2);
+    let rows: Vec<&str> = rows.take_while(|l| l.starts_with('|')).collect();
+    assert!(rows.len() > 6, "{rows:?}");
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+        let package = quoted(cells[0]).concat().replace('-', "_");
+        for place in quoted(cells[1]) {
+            let mut files = Vec::new();
+            rust_files(&root().join(&place), &mut files);
+            let word = [format!("{package}::"), format!("use {package} ")];
+            let serves = |file| {
+                let text = fs::read_to_string(file).unwrap();
+                word.iter().any(|word| text.contains(word))
+            };
+            assert!(files.iter().any(serves), "{package} does not serve in {place}");
+        }
+    }
+}

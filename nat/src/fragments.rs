@@ -10,18 +10,27 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use crate::FlowId;
+use crate::hash::Hasher;
 use alloc::boxed::Box;
 use alloc::vec;
 use arrayvec::ArrayVec;
+use core::cmp::Reverse;
 use core::net::IpAddr;
 use core::time::Duration;
+use hashbrown::HashMap;
 use wire::{DropReason, Fragment, Instant, Port};
 
 /// How long the fragments of a datagram may take: what receivers wait for the rest.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(30);
 
-/// Datagrams remembered at once.
-const DATAGRAMS: usize = 256;
+/// Places of the table.
+const PLACES: usize = 512;
+
+/// How many of them it fills before it puts itself in order.
+const ROOM: usize = PLACES / 8 * 7;
+
+/// Datagrams remembered at once: as many as it puts in order where they are. With more it would grow.
+const DATAGRAMS: usize = ROOM / 2;
 
 /// Of one client, in both directions together.
 const PER_CLIENT: u16 = 32;
@@ -38,7 +47,7 @@ const TCP: u8 = 6;
 
 /// What the fragments of one datagram have in common (RFC 791, RFC 8200 section 4.5), and where they
 /// come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DatagramId {
     /// The interface they come in by.
     pub from: Port,
@@ -92,7 +101,6 @@ pub enum Later {
 /// A datagram whose first fragment passed.
 #[derive(Clone, Debug)]
 struct Datagram {
-    id: DatagramId,
     flow: FlowId,
     /// Slot of the client whose flow it is.
     owner: u16,
@@ -112,7 +120,8 @@ struct Datagram {
 /// The datagrams that are coming.
 #[derive(Debug)]
 pub struct Fragments {
-    datagrams: Box<[Option<Datagram>]>,
+    /// Senders choose what they are found by, so the hash has a key.
+    datagrams: HashMap<DatagramId, Datagram, Hasher>,
     /// How many each client has, by slot.
     held: Box<[u16]>,
 }
@@ -122,14 +131,16 @@ impl Fragments {
     #[must_use]
     pub const fn bytes(slots: u16) -> usize {
         let held = (slots as usize).saturating_mul(size_of::<u16>());
-        DATAGRAMS.saturating_mul(size_of::<Option<Datagram>>()).saturating_add(held)
+        // A byte of its own for each place, and so many behind the last.
+        let place = size_of::<(DatagramId, Datagram)>().saturating_add(1);
+        PLACES.saturating_mul(place).saturating_add(16).saturating_add(held)
     }
 
-    /// None, of clients in so many slots.
+    /// None, of clients in so many slots. All memory is taken here. `key` must be fresh.
     #[must_use]
-    pub fn new(slots: u16) -> Self {
+    pub fn new(slots: u16, key: [u8; 16]) -> Self {
         Self {
-            datagrams: vec![None; DATAGRAMS].into_boxed_slice(),
+            datagrams: HashMap::with_capacity_and_hasher(ROOM, Hasher::with_key(key)),
             held: vec![0; slots.into()].into_boxed_slice(),
         }
     }
@@ -160,13 +171,13 @@ impl Fragments {
         tcp_base: Option<u32>,
     ) {
         let owner = client.slot.0;
-        let Some(place) = self.room(now, owner) else { return };
+        self.forget(&id);
+        self.make_room(now, owner);
         let Some(held) = self.held.get_mut(usize::from(owner)) else { return };
         *held = held.saturating_add(1);
         let mut seen = ArrayVec::new();
         seen.push((piece.start, piece.end));
         let datagram = Datagram {
-            id,
             flow,
             owner,
             since: now,
@@ -176,9 +187,7 @@ impl Fragments {
             pieces: 1,
             spoilt: false,
         };
-        if let Some(place) = self.datagrams.get_mut(place) {
-            *place = Some(datagram);
-        }
+        self.datagrams.insert(id, datagram);
     }
 
     /// Judges a fragment that is not the first.
@@ -205,55 +214,40 @@ impl Fragments {
     /// A client is gone, and with it what was coming from it and to it.
     pub fn client_gone(&mut self, client: Port) {
         let owner = client.slot.0;
-        for place in &mut self.datagrams {
-            if place.as_ref().is_some_and(|datagram| datagram.owner == owner) {
-                *place = None;
-            }
-        }
+        self.datagrams.retain(|_, datagram| datagram.owner != owner);
         if let Some(held) = self.held.get_mut(usize::from(owner)) {
             *held = 0;
         }
     }
 
     fn find(&mut self, now: Instant, id: &DatagramId) -> Option<&mut Datagram> {
-        let mut live = self.datagrams.iter_mut().flatten();
-        live.find(|datagram| datagram.id == *id && now.since(datagram.since) < LIFETIME)
+        let datagram = self.datagrams.get_mut(id)?;
+        (now.since(datagram.since) < LIFETIME).then_some(datagram)
     }
 
     fn forget(&mut self, id: &DatagramId) {
-        let same = |place: &Option<Datagram>| place.as_ref().is_some_and(|d| d.id == *id);
-        if let Some(at) = self.datagrams.iter().position(same) {
-            self.vacate(at);
-        }
-    }
-
-    fn vacate(&mut self, at: usize) {
-        let Some(datagram) = self.datagrams.get_mut(at).and_then(Option::take) else { return };
+        let Some(datagram) = self.datagrams.remove(id) else { return };
         if let Some(held) = self.held.get_mut(usize::from(datagram.owner)) {
             *held = held.saturating_sub(1);
         }
     }
 
-    /// A place for one datagram more of `owner`: a vacant one or one whose time is over; else that of
-    /// the oldest of `owner`, if it has its share, or of whoever has most.
-    fn room(&mut self, now: Instant, owner: u16) -> Option<usize> {
+    /// Sees that there is room for one datagram more of `owner`, who loses its oldest if it has its
+    /// share. Otherwise, if there is none, one is lost whose time is over, or the oldest of whoever has
+    /// most.
+    fn make_room(&mut self, now: Instant, owner: u16) {
         let held = |slot: u16| self.held.get(usize::from(slot)).copied().unwrap_or(0);
-        let places = || self.datagrams.iter().enumerate();
-        let taken = || places().filter_map(|(at, place)| Some((at, place.as_ref()?)));
-        let over = taken().find(|(_, d)| now.since(d.since) >= LIFETIME).map(|(at, _)| at);
-        let vacant = places().find(|(_, place)| place.is_none()).map(|(at, _)| at);
-        let at = if held(owner) >= PER_CLIENT {
-            taken().filter(|(_, d)| d.owner == owner).min_by_key(|(_, d)| d.since).map(|(at, _)| at)
+        let lost = if held(owner) >= PER_CLIENT {
+            self.datagrams.iter().filter(|(_, d)| d.owner == owner).min_by_key(|(_, d)| d.since)
+        } else if self.datagrams.len() < DATAGRAMS {
+            None
         } else {
-            let greedy = || {
-                let key =
-                    |(_, d): &(usize, &Datagram)| (core::cmp::Reverse(held(d.owner)), d.since);
-                taken().min_by_key(key).map(|(at, _)| at)
-            };
-            vacant.or(over).or_else(greedy)
-        }?;
-        self.vacate(at);
-        Some(at)
+            let lives = |d: &Datagram| now.since(d.since) < LIFETIME;
+            self.datagrams.iter().min_by_key(|(_, d)| (lives(d), Reverse(held(d.owner)), d.since))
+        };
+        if let Some(id) = lost.map(|(id, _)| *id) {
+            self.forget(&id);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ const REFUSED: Result<Later, DropReason> = Err(DropReason::Fragment);
 const FOLLOWS: Result<Later, DropReason> = Ok(Later::Follows(FLOW, None));
 
 fn begun() -> Fragments {
-    let mut fragments = Fragments::new(4);
+    let mut fragments = Fragments::new(4, [1; 16]);
     let (now, client) = (Instant::ZERO, Port::new(1, 0));
     assert_eq!(fragments.may_begin(now, &id(1, 5)), Ok(()));
     fragments.begin(now, id(1, 5), piece(0, 800, true), FLOW, client, None);
@@ -117,9 +117,9 @@ fn n13_n24_a_client_that_floods_loses_its_own_datagrams() {
 
 #[test]
 fn n13_when_all_places_are_taken_whoever_has_most_gives_way() {
-    let mut fragments = Fragments::new(64);
+    let mut fragments = Fragments::new(64, [1; 16]);
     for slot in 0..16 {
-        for n in 0..16 {
+        for n in 0..14 {
             let client = Port::new(slot, 0);
             let now = Instant::from_millis(u64::from(slot) * 16 + u64::from(n));
             fragments.begin(now, id(slot, n), piece(0, 8, true), FLOW, client, None);
@@ -128,8 +128,37 @@ fn n13_when_all_places_are_taken_whoever_has_most_gives_way() {
     let now = Instant::from_millis(500);
     fragments.begin(now, id(20, 0), piece(0, 8, true), FLOW, Port::new(20, 0), None);
     let held: Vec<u16> = fragments.held.to_vec();
-    assert_eq!((held[0], held[1], held[20]), (15, 16, 1));
-    assert_eq!(held.iter().map(|n| u32::from(*n)).sum::<u32>(), 256);
+    assert_eq!((held[0], held[1], held[20]), (13, 14, 1));
+    assert_eq!(held.iter().map(|n| u32::from(*n)).sum::<u32>(), DATAGRAMS as u32);
+}
+
+#[test]
+fn n13_n40_the_table_never_takes_more_memory_than_at_the_start() {
+    let mut fragments = Fragments::new(64, [1; 16]);
+    let start = fragments.datagrams.allocation_size();
+    assert!(start <= Fragments::bytes(0), "{start}");
+    for n in 0..20_000 {
+        let (now, slot) = (Instant::from_millis(u64::from(n) * 11), (n % 61) as u16);
+        fragments.begin(now, id(slot, n), piece(0, 8, true), FLOW, Port::new(slot, 0), None);
+        // Many end in the order they did not begin in, and leave their marks behind.
+        let other = n.saturating_sub(n.wrapping_mul(0x9e37_79b9) % 200);
+        let end = id((other % 61) as u16, other);
+        let _ = fragments.later(now, &end, piece(8, 8, false));
+        assert!(fragments.datagrams.len() <= DATAGRAMS);
+    }
+    assert_eq!(fragments.datagrams.allocation_size(), start);
+    let held: usize = fragments.held.iter().map(|held| usize::from(*held)).sum();
+    assert_eq!(held, fragments.datagrams.len());
+}
+
+#[test]
+fn n13_a_datagram_whose_time_is_over_makes_way_for_another_of_its_name() {
+    let mut fragments = begun();
+    let late = Instant::ZERO + LIFETIME;
+    assert_eq!(fragments.may_begin(late, &id(1, 5)), Ok(()));
+    fragments.begin(late, id(1, 5), piece(0, 8, true), FLOW, Port::new(2, 0), None);
+    assert_eq!((fragments.held[1], fragments.held[2]), (0, 1));
+    assert_eq!(fragments.later(late, &id(1, 5), piece(8, 8, false)), FOLLOWS);
 }
 
 #[test]

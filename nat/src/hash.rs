@@ -4,7 +4,7 @@
 //! key drawn at the start). Never: the key.
 
 use crate::Hash;
-use core::hash::Hasher as _;
+use core::hash::{BuildHasher, Hasher as _};
 use core::net::IpAddr;
 use rand_pcg::rand_core::Rng;
 use siphasher::sip::SipHasher13;
@@ -33,7 +33,22 @@ impl core::fmt::Debug for Hasher {
     }
 }
 
+/// For maps.
+impl BuildHasher for Hasher {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        self.start()
+    }
+}
+
 impl Hasher {
+    /// A hasher with this key, which must be fresh.
+    pub(crate) fn with_key(key: [u8; 16]) -> Self {
+        let key = u128::from_le_bytes(key);
+        Self([key as u64, (key >> 64) as u64])
+    }
+
     /// A hasher with a fresh key.
     pub(crate) fn fresh(keyed: &mut impl Rng) -> Self {
         Self([keyed.next_u64(), keyed.next_u64()])

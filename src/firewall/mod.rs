@@ -184,7 +184,7 @@ impl Firewall {
             names: Names::new(nat.draw_key()),
             epochs: Epochs::new(config.nat.slots),
             level: config.log,
-            fragments: Fragments::new(config.nat.slots),
+            fragments: Fragments::new(config.nat.slots, nat.draw_key()),
             early_out: Early::default(),
             early_in: Early::default(),
             nat,
