@@ -5,6 +5,8 @@
 mod calls;
 #[path = "qubes/chaos.rs"]
 mod chaos;
+#[path = "qubes/fake.rs"]
+mod fake;
 mod machine;
 #[path = "qubes/names.rs"]
 mod names;

@@ -19,8 +19,10 @@ impl Firewall {
         write: impl FnOnce(&mut [u8; REPLY_MAX]) -> Option<usize>,
     ) {
         let mut sent = None;
+        let door = self.door(to);
         let room = out.reply(to, |place| {
             let len = write(place)?;
+            let len = door.map_or(Some(len), |door| door.readdress(place, len))?;
             let allowed = self.links.may_answer(now, to);
             sent = Some(allowed);
             allowed.then_some(len)

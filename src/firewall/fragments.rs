@@ -3,6 +3,7 @@
 //! In: fragments in any order. Out: each on its way under the names its first one got, or kept until
 //! that has come. Never: a fragment before its first has passed rules and translation.
 
+use super::alias::Door;
 use super::{Firewall, Outcome, Reach, fits};
 use nat::{DatagramId, Direction, FlowId, Later, Passage, Piece};
 use wire::{
@@ -23,6 +24,7 @@ struct Way {
     to: Reach,
     dst: Mac,
     src: Mac,
+    door: Option<Door>,
 }
 
 impl Firewall {
@@ -118,7 +120,7 @@ impl Firewall {
         let (_, passage) = self.later(now, uplink.port, Direction::In, packet, fragment)?;
         let client = self.links.client(passage.client).ok_or(DropReason::EgressDown)?;
         fits(packet, client.mtu)?;
-        super::emit_to_client(packet, client, passage.change, Translation::NONE, out)
+        self.emit_to_client(packet, client, passage.change, Translation::NONE, out)
     }
 
     /// The way of a later fragment, if its first one has passed. Otherwise it is kept.
@@ -149,10 +151,13 @@ impl Firewall {
 
     fn way(&self, direction: Direction, client: Reach, packet: &Packet<'_>) -> Option<Way> {
         Some(match direction {
-            Direction::In => Way { to: client, dst: client.mac, src: Mac::BACKEND },
+            Direction::In => {
+                let door = self.door(client.port);
+                Way { to: client, dst: client.mac, src: Mac::BACKEND, door }
+            }
             Direction::Out => {
                 let to = self.links.uplink()?;
-                Way { to, dst: self.hop_to(packet.dst), src: to.mac }
+                Way { to, dst: self.hop_to(packet.dst), src: to.mac, door: None }
             }
         })
     }
@@ -195,7 +200,7 @@ fn write(
     let change = Rewrite {
         eth_dst: way.dst,
         eth_src: way.src,
-        outer: passage.change,
+        outer: way.door.map_or(passage.change, |door| door.translation(passage.change)),
         quoted: Translation::NONE,
         decrement_ttl: true,
     };

@@ -7,7 +7,7 @@
 use super::inbound::may_open;
 use super::outbound::{Ends, check_control};
 use super::policy::query;
-use super::{Firewall, Outcome, Reach, emit_to_client};
+use super::{Firewall, Outcome, Reach};
 use core::net::IpAddr;
 use nat::{Direction, FlowId};
 use rules::{Query, State, Zone};
@@ -69,7 +69,7 @@ impl Firewall {
             return Err(DropReason::TooBig.into());
         }
         let change = Translation { src: sent.change.src, dst: got.change.dst, dns_id: None };
-        emit_to_client(packet, client, change, Translation::NONE, out)
+        self.emit_to_client(packet, client, change, Translation::NONE, out)
     }
 
     /// The flow that what left as `sent` comes back in by, if rules between clients let it.
@@ -136,6 +136,6 @@ impl Firewall {
         let client = self.links.client(got.client).ok_or(DropReason::EgressDown)?;
         let outer = Translation { src: left.outer.src, dst: got.outer.dst, dns_id: None };
         let quoted = Translation { src: got.quoted.src, dst: left.quoted.dst, dns_id: None };
-        emit_to_client(packet, client, outer, quoted, out)
+        self.emit_to_client(packet, client, outer, quoted, out)
     }
 }

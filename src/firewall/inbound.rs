@@ -6,7 +6,7 @@
 use super::names::Left;
 use super::outbound::{check_control, opens_connection};
 use super::policy::inbound_query;
-use super::{Firewall, Outcome, Reach, emit_to_client, fits, is_martian};
+use super::{Firewall, Outcome, Reach, fits, is_martian};
 use core::net::IpAddr;
 use nat::{Answered, Direction, FlowId, Inbound, NewInflow};
 use rules::State;
@@ -145,13 +145,13 @@ impl Firewall {
         } else if answered.is_some_and(|(_, answered)| answered.last) {
             self.nat.close(now, flow);
         }
-        self.nat.shorten(flow, Direction::In, self.epochs.last());
+        self.shorten(flow, Direction::In, client.port);
         if let Some((left, _)) = answered {
             self.learn(now, client.port, left, packet);
         }
         let dns_id = answered.map(|(_, answered)| answered.id);
         let change = Translation { dns_id, ..passage.change };
-        emit_to_client(packet, client, change, Translation::NONE, out)
+        self.emit_to_client(packet, client, change, Translation::NONE, out)
     }
 
     /// What a packet answers, if its flow is a redirected DNS flow: the port and id under which that
@@ -208,7 +208,7 @@ impl Firewall {
         if packet.wire_len() > u32::from(client.mtu) {
             return Err(DropReason::TooBig.into());
         }
-        emit_to_client(packet, client, passage.outer, passage.quoted, out)
+        self.emit_to_client(packet, client, passage.outer, passage.quoted, out)
     }
 
     /// The link to the client is narrower than the one to us: whoever may not be fragmented has to

@@ -3,6 +3,7 @@
 //! In: interfaces that come and go. Out: what is known of the one a frame came in by or leaves by.
 //! Never: an answer about an interface whose slot has been given away since.
 
+use super::Alias;
 use super::limit::Bucket;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -76,6 +77,8 @@ pub(super) struct Links {
     uplink: Option<Port>,
     /// Addresses that belong to clients which may not be there, sorted.
     reserved: Vec<IpAddr>,
+    /// Clients that go by other names, there or not, sorted.
+    aliases: Vec<Alias>,
 }
 
 #[derive(Debug)]
@@ -174,6 +177,32 @@ impl Links {
     pub(super) fn reserve(&mut self, mut addrs: Vec<IpAddr>) {
         addrs.sort_unstable();
         self.reserved = addrs;
+    }
+
+    /// Takes these names for those of clients, whether any is there or not.
+    pub(super) fn rename(&mut self, mut aliases: Vec<Alias>) {
+        aliases.sort_unstable();
+        aliases.dedup_by_key(|alias| alias.addr);
+        self.aliases = aliases;
+    }
+
+    /// All of them.
+    pub(super) fn aliases(&self) -> &[Alias] {
+        &self.aliases
+    }
+
+    /// The names that the client at `port` goes by, if they are not its own.
+    #[inline]
+    pub(super) fn alias(&self, port: Port) -> Option<Alias> {
+        if self.aliases.is_empty() { None } else { self.find_alias(port) }
+    }
+
+    fn find_alias(&self, port: Port) -> Option<Alias> {
+        self.addrs_of(port).iter().find_map(|addr| {
+            let IpAddr::V4(addr) = addr else { return None };
+            let at = self.aliases.binary_search_by_key(addr, |alias| alias.addr).ok()?;
+            self.aliases.get(at).copied()
+        })
     }
 
     /// Whether `addr` belongs to a client, be it there or not.

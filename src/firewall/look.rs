@@ -2,7 +2,7 @@
 //!
 //! In: questions. Out: who is there, and what the rules would say. Never: a change, or a count.
 
-use super::{Author, Firewall};
+use super::{Alias, Author, Firewall};
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
@@ -25,6 +25,12 @@ impl Firewall {
     #[must_use]
     pub fn is_up(&self, client: IpAddr) -> bool {
         self.links.is_a_client(client)
+    }
+
+    /// The clients that are told to go by other names, there or not.
+    #[must_use]
+    pub fn aliases(&self) -> &[Alias] {
+        self.links.aliases()
     }
 
     /// What the rules say about a new flow, and which of them.

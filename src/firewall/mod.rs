@@ -8,6 +8,7 @@
 //! flow passes by it; what has none is asked of the policy once (`policy`).
 
 mod admit;
+mod alias;
 mod answer;
 mod counters;
 mod epochs;
@@ -28,6 +29,7 @@ mod short;
 mod syslog;
 mod told;
 
+pub use alias::Alias;
 pub use counters::Counters;
 pub use hop::NextHop;
 pub use links::Link;
@@ -356,8 +358,25 @@ impl Firewall {
         out: &mut Outbox<'_>,
     ) -> Outcome {
         let parsed = parse(frame)?;
+        match (&parsed, self.door(frame.from)) {
+            (Parsed::Ip(packet), Some(door)) => {
+                self.through_door(now, door, frame, packet, seen, out)
+            }
+            _ => self.decide(now, frame, &parsed, seen, out),
+        }
+    }
+
+    /// Decides a frame by what it says.
+    fn decide(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        parsed: &Parsed<'_>,
+        seen: &Seen,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
         let from = frame.from;
-        let flow = match &parsed {
+        let flow = match parsed {
             Parsed::Ip(packet) => packet.tuple().and_then(|tuple| {
                 let hash = seen.plain.map_or_else(|| self.nat.hash(&tuple), |_| seen.hash);
                 match seen.side? {
@@ -367,7 +386,7 @@ impl Firewall {
             }),
             Parsed::Arp(_) => None,
         };
-        match (seen.side, &parsed) {
+        match (seen.side, parsed) {
             // Nobody said that this interface is up: no address is its own.
             (None, _) => Err(DropReason::SpoofedSource.into()),
             (Some(Side::Client(from)), Parsed::Arp(arp)) => self.client_arp(now, from, arp, out),
@@ -417,17 +436,23 @@ impl Firewall {
         let macs = (self.hop_to(dst), uplink.mac);
         emit(packet, uplink, macs, outer, quoted, out)
     }
-}
 
-/// Writes the new head of a packet that goes to a client.
-fn emit_to_client(
-    packet: &Packet<'_>,
-    client: Reach,
-    outer: Translation,
-    quoted: Translation,
-    out: &mut Outbox<'_>,
-) -> Outcome {
-    emit(packet, client, (client.mac, Mac::BACKEND), outer, quoted, out)
+    /// Writes the new head of a packet that goes to a client.
+    fn emit_to_client(
+        &self,
+        packet: &Packet<'_>,
+        client: Reach,
+        outer: Translation,
+        quoted: Translation,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        let (outer, quoted) = match self.door(client.port) {
+            None => (outer, quoted),
+            Some(_) if packet.is_ipv6() => return Err(DropReason::NoRoute.into()),
+            Some(door) => (door.translation(outer), door.translation(quoted)),
+        };
+        emit(packet, client, (client.mac, Mac::BACKEND), outer, quoted, out)
+    }
 }
 
 fn emit(

@@ -38,7 +38,11 @@ impl Firewall {
         if arp.eth_src.is_group() || arp.sender_mac.is_group() {
             return Err(DropReason::BadHeader.into());
         }
-        let owns = |addr| self.links.owns(from.port, IpAddr::V4(addr));
+        let door = self.door(from.port);
+        let owns = |addr| match door {
+            Some(door) => door.is_visible(addr),
+            None => self.links.owns(from.port, IpAddr::V4(addr)),
+        };
         if arp.operation != ArpOperation::Request || owns(arp.target) {
             return Err(DropReason::NotForUs.into());
         }
@@ -124,7 +128,7 @@ impl Firewall {
                 if let Some(datagram) = datagram {
                     self.begin(now, &datagram, flow, Direction::Out, from, packet, out);
                 }
-                self.nat.shorten(flow, Direction::Out, self.epochs.last());
+                self.shorten(flow, Direction::Out, from.port);
                 let change = Translation { dns_id, ..passage.change };
                 self.emit_to_world(packet, uplink, change, Translation::NONE, out)
             }
@@ -309,7 +313,7 @@ impl Firewall {
         Err(ruling.refused.unwrap_or(DropReason::RuleDrop).into())
     }
 
-    fn dropped(
+    pub(super) fn dropped(
         &mut self,
         now: Instant,
         from: Reach,

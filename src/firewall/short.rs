@@ -5,8 +5,8 @@
 //! the first of its flow since anything changed, goes there.
 
 use super::{Firewall, Reach, Seen, Side};
-use nat::{Direction, Second};
-use wire::{Emit, End, Frame, Instant, Mac, Onward, Outbox};
+use nat::{Direction, FlowId, Second};
+use wire::{Emit, End, Frame, Instant, Mac, Onward, Outbox, Port};
 
 /// What is the same for all frames of a batch, as long as none of them goes the long way.
 #[derive(Clone, Copy)]
@@ -25,6 +25,14 @@ impl Firewall {
             epoch: self.epochs.last(),
             uplink: self.links.uplink(),
             hops: [self.hop4.mac(), self.hop6.mac()],
+        }
+    }
+
+    /// From now on packets of a flow that are like this one may go the short way, unless `client` goes by
+    /// other names than those it is looked up by.
+    pub(super) fn shorten(&mut self, flow: FlowId, direction: Direction, client: Port) {
+        if self.links.alias(client).is_none() {
+            self.nat.shorten(flow, direction, self.epochs.last());
         }
     }
 

@@ -3,8 +3,8 @@
 //! In: what dom0 keeps for this firewall. Out: the same firewall, whose flows live on as far as what
 //! they were made of is still so. Never: asks a flow again when nothing has changed.
 
-use super::Firewall;
 use super::hop::{Hop, NextHop};
+use super::{Alias, Firewall};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rules::DnsRedirect;
@@ -28,12 +28,15 @@ pub struct Network {
     pub resolvers: Vec<IpAddr>,
     /// Addresses of clients, here now or not: nobody on the uplink may have them.
     pub clients: Vec<IpAddr>,
+    /// Clients that go by other names, here now or not.
+    pub aliases: Vec<Alias>,
 }
 
 impl Firewall {
     /// Takes another network. Flows that left from an address that is no longer ours are over.
     pub fn set_network(&mut self, now: Instant, network: Network) {
-        let Network { addr4, addr6, next_hop4, next_hop6, dns, resolvers, clients } = network;
+        let Network { addr4, addr6, next_hop4, next_hop6, dns, resolvers, clients, aliases } =
+            network;
         if (self.addr4, self.addr6) != (addr4, addr6) {
             (self.addr4, self.addr6) = (addr4, addr6);
             self.nat.flush(now);
@@ -48,6 +51,7 @@ impl Firewall {
             self.epochs.change_all();
         }
         self.links.reserve(clients);
+        self.links.rename(aliases);
         self.epochs.change_ways();
     }
 

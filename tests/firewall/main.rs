@@ -5,6 +5,7 @@
 #[path = "../../wire/tests/common/mod.rs"]
 mod common;
 
+mod alias;
 mod answers;
 mod dns;
 mod flows;

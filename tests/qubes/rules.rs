@@ -210,7 +210,7 @@ fn rules_of_ipv6_stand_beside_those_of_ipv4() {
     assert!(!knock(), "no rules for IPv6");
     assert!(world.passes(&client, 4000));
     world.dom0.database(|db| {
-        db.set_rules("fd09::10", "drop", &[(0, "action=accept dst6=2606:2800::/32")])
+        db.set_rules("fd09::10", "drop", &[(0, "action=accept dst6=2606:2800::/32")]);
     });
     world.machine.settle();
     assert!(knock());

@@ -6,7 +6,7 @@
 
 use crate::bytes::{array, be16, put};
 use crate::sums::{Delta, Field, Sum};
-use crate::{Csum, DropReason, HEAD_MAX, Mac, Packet, Proto, Quote, Transport, Tuple};
+use crate::{Csum, DropReason, HEAD_MAX, IcmpError, Mac, Packet, Proto, Quote, Transport, Tuple};
 use core::net::IpAddr;
 
 /// Bytes of the id at the start of a DNS message.
@@ -87,6 +87,43 @@ impl Packet<'_> {
         edit(self, change, out).ok_or(DropReason::BadHeader)?;
         let len = u16::try_from(len).map_err(|_| DropReason::Truncated)?;
         Ok(NewHead { len, skip: u32::from(len) })
+    }
+
+    /// Copies the head to `out`, each address in it by the name that `name` has for it: those of the
+    /// packet, and those of a packet that it quotes. Nothing else changes but sums. Says how many bytes
+    /// the head has.
+    ///
+    /// # Errors
+    /// [`DropReason::Untranslatable`] if it is not known which sums cover the addresses, or a name is of
+    /// the other family; [`DropReason::TooLongToInspect`] if there is no room for the head.
+    pub fn renamed(
+        &self,
+        name: impl Fn(IpAddr) -> IpAddr,
+        out: &mut [u8],
+    ) -> Result<usize, DropReason> {
+        let renamed = |addr, port| Some((name(addr), port)).filter(|(new, _)| *new != addr);
+        let ends = |src, dst, sport, dport| Translation {
+            src: renamed(src, sport),
+            dst: renamed(dst, dport),
+            dns_id: None,
+        };
+        let quoted = match self.transport {
+            Transport::IcmpError(IcmpError { quote: Quote { tuple, .. }, .. }) => {
+                ends(tuple.src, tuple.dst, tuple.sport, tuple.dport)
+            }
+            _ => Translation::NONE,
+        };
+        let (sport, dport) = self.tuple().map_or((0, 0), |tuple| (tuple.sport, tuple.dport));
+        let outer = ends(self.src, self.dst, sport, dport);
+        let (eth_dst, eth_src) = (self.eth_dst, self.eth_src);
+        let change = Rewrite { eth_dst, eth_src, outer, quoted, decrement_ttl: false };
+        if !change.fits(self) {
+            return Err(DropReason::Untranslatable);
+        }
+        put(out, 0, self.head).ok_or(DropReason::TooLongToInspect)?;
+        let head = out.get_mut(..self.head.len()).ok_or(DropReason::TooLongToInspect)?;
+        edit(self, &change, head).ok_or(DropReason::BadHeader)?;
+        Ok(self.head.len())
     }
 }
 

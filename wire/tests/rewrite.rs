@@ -132,6 +132,34 @@ proptest! {
     }
 
     #[test]
+    fn a_renamed_packet_is_the_one_that_was_sent_under_the_other_names(
+        spec in spec(),
+        names in any::<[u128; 2]>(),
+        in_error in any::<bool>(),
+    ) {
+        prop_assume!(spec.src != spec.dst);
+        let v6 = spec.src.is_ipv6();
+        let names = names.map(|bits| -> IpAddr {
+            if v6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits(bits as u32).into() }
+        });
+        let other = Spec { src: names[0], dst: names[1], ..spec.clone() };
+        let kind = if v6 { (1, 4) } else { (3, 1) };
+        let frame = |spec: &Spec| match in_error {
+            false => spec.frame(),
+            true => Spec::error(spec.dst, spec.src, kind, 0, &spec.packet()).frame(),
+        };
+        let bytes = frame(&spec);
+        let name = |addr| match addr {
+            addr if addr == spec.src => names[0],
+            addr if addr == spec.dst => names[1],
+            other => other,
+        };
+        let mut out = [0xaa; 2048];
+        let len = packet(&bytes).renamed(name, &mut out).unwrap();
+        prop_assert_eq!(&out[..len], &frame(&other)[..]);
+    }
+
+    #[test]
     fn an_error_is_that_of_a_router_that_saw_the_packet_before_translation(
         (inner, to) in translated(),
         outer in any::<[u128; 4]>(),

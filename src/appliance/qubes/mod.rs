@@ -180,7 +180,7 @@ impl<H: Hypervisor> Qubes<H> {
     }
 
     /// A policy that a call has brought.
-    pub(super) fn take_policy(&mut self) -> Option<Box<Policy>> {
+    pub(super) fn take_policy(&self) -> Option<Box<Policy>> {
         self.brought.take()
     }
 

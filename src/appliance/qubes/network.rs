@@ -4,11 +4,15 @@
 //! In: a copy of the database, and what was given on the command line. Out: a [`Network`]. Never: a
 //! value dom0 wrote in place of one the owner of this firewall gave, or a guess at one that is broken.
 
-use crate::firewall::{Config, DnsRedirect, Network, NextHop};
+use crate::firewall::{Alias, Config, DnsRedirect, Network, NextHop};
+use alloc::format;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 use qubes::Store;
+
+/// Where the other names of clients stand.
+const MAPPED: &str = "/mapped-ip/";
 
 /// What the command line gave; it is not changed by what dom0 says.
 #[derive(Clone, Debug)]
@@ -36,7 +40,9 @@ impl Given {
 /// Whether a key has a part in the network.
 pub(super) fn is_part(key: &str) -> bool {
     let names = ["/qubes-ip", "/qubes-ip6", "/connected-ips", "/connected-ips6"];
-    names.contains(&key) || (key.starts_with("/qubes-") && key.ends_with("-dns"))
+    names.contains(&key)
+        || key.starts_with(MAPPED)
+        || (key.starts_with("/qubes-") && key.ends_with("-dns"))
 }
 
 /// The network dom0 describes.
@@ -65,6 +71,9 @@ pub(super) fn network(given: &Given, store: &Store) -> Network {
         let text = store.get(key).and_then(|text| core::str::from_utf8(text).ok()).unwrap_or("");
         text.split_ascii_whitespace().filter_map(|addr| addr.parse().ok())
     });
+    // Of clients with a fake address that one stands there; the real one is no less theirs.
+    let aliases = aliases(store);
+    let clients = clients.chain(aliases.iter().map(|alias| IpAddr::V4(alias.addr)));
     Network {
         addr4: addr4.map(|(addr, _)| addr),
         addr6: addr6.map(|(addr, _)| addr),
@@ -73,7 +82,23 @@ pub(super) fn network(given: &Given, store: &Store) -> Network {
         clients: clients.filter(|addr| Some(*addr) != addr4.map(|(own, _)| own.into())).collect(),
         dns: given.dns.clone().or_else(|| (handed_out && answered).then_some(redirect)),
         resolvers,
+        aliases,
     }
+}
+
+/// The clients whose address is faked: both keys are there, and say something else (core-agent-linux
+/// network/vif-route-qubes).
+fn aliases(store: &Store) -> Vec<Alias> {
+    let visible = store.below(MAPPED).filter_map(|(key, _)| {
+        let addr = key.strip_prefix(MAPPED)?.strip_suffix("/visible-ip")?;
+        Some((
+            addr.parse().ok()?,
+            value(store, key)?,
+            value(store, &format!("{MAPPED}{addr}/visible-gateway"))?,
+        ))
+    });
+    let faked = visible.filter(|(addr, visible, _)| addr != visible);
+    faked.map(|(addr, visible, gateway)| Alias { addr, visible, gateway }).collect()
 }
 
 fn value<T: FromStr>(store: &Store, key: &str) -> Option<T> {

@@ -4,6 +4,7 @@
 //! outside as it came.
 
 use super::View;
+use crate::firewall::Alias;
 use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
@@ -30,6 +31,9 @@ pub(super) fn status(view: &View<'_>) -> String {
     }
     for addr in firewall.own_rules().clients().filter(|addr| !firewall.is_up(*addr)) {
         line(format!("absent {addr} rules {}", rules_of(view, addr)));
+    }
+    for Alias { addr, visible, gateway } in firewall.aliases() {
+        line(format!("fake {addr} is {visible} to itself, behind {gateway}"));
     }
     text
 }
