@@ -1,6 +1,6 @@
 //! `tidegate explain`: what becomes of a packet, and why. Never guesses what a VM's own rules say.
 
-use crate::{Unusable, at, read, refuse, rule};
+use crate::{Unusable, at, read, refuse, replay, rule};
 use lang::Explanation;
 use rules::{Action, Condition};
 use serde_json::{Value, json};
@@ -13,9 +13,12 @@ pub(crate) fn run(file: &Path, packet: &str, json: bool) -> Result<bool, Unusabl
         Ok(explained) => explained,
         Err(mistakes) => return Ok(refuse(&mistakes, json)),
     };
+    // What was explained can be compiled.
+    let policy = lang::compile(&name, &text).map(|compiled| compiled.policy).ok();
+    let engine = |one: &Explanation| replay::described(policy.as_ref()?, one);
     let accepted = explained.iter().all(|one| one.decision.action == Action::Accept);
     if json {
-        let packets: Vec<_> = explained.iter().map(value).collect();
+        let packets: Vec<_> = explained.iter().map(|one| value(one, engine(one))).collect();
         println!("{:#}", json!({ "ok": true, "accepted": accepted, "packets": packets }));
         return Ok(accepted);
     }
@@ -24,6 +27,9 @@ pub(crate) fn run(file: &Path, packet: &str, json: bool) -> Result<bool, Unusabl
             println!();
         }
         print(file, one);
+        if let Some(outcome) = engine(one) {
+            println!("  the firewall: {outcome}");
+        }
     }
     Ok(accepted)
 }
@@ -31,8 +37,8 @@ pub(crate) fn run(file: &Path, packet: &str, json: bool) -> Result<bool, Unusabl
 fn print(file: &Path, one: &Explanation) {
     let vm = one.vm.as_ref().map(|vm| format!(" (vm {vm})")).unwrap_or_default();
     println!("{} -> {}: {}{vm}", one.packet.from, one.packet.to, one.packet);
-    if let Some(sent_to) = one.sent_to {
-        println!("  nat: it was sent to {sent_to}, rules see {}", one.packet.dst);
+    if one.is_led_on() {
+        println!("  nat: it was sent to {}", one.sent);
     }
     for (rule, condition) in &one.passed {
         println!("  {}", at(file, rule));
@@ -70,7 +76,7 @@ const fn why(condition: Condition) -> &'static str {
     }
 }
 
-fn value(one: &Explanation) -> Value {
+fn value(one: &Explanation, outcome: Option<String>) -> Value {
     let passed = one
         .passed
         .iter()
@@ -79,7 +85,7 @@ fn value(one: &Explanation) -> Value {
         "packet": one.packet.to_string(),
         "from": one.packet.from.to_string(),
         "to": one.packet.to.to_string(),
-        "sent_to": one.sent_to.map(|addr| addr.to_string()),
+        "sent_to": one.is_led_on().then(|| one.sent.to_string()),
         "vm": one.vm,
         "passed": passed.collect::<Vec<_>>(),
         "rule": rule(&one.rule),
@@ -88,6 +94,7 @@ fn value(one: &Explanation) -> Value {
         "log": one.decision.log.is_some(),
         "limited": one.decision.limit.is_some(),
         "masqueraded": one.masqueraded,
+        "firewall": outcome,
         "stranded": one.stranded,
     })
 }

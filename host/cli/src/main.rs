@@ -6,16 +6,20 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod capture;
 mod check;
 mod codes;
 mod compile;
 mod diff;
+mod engine;
 mod expect;
 mod explain;
 mod format;
 mod graph;
 mod load;
+mod packet;
 mod prove;
+mod replay;
 mod run;
 mod shell;
 mod store;
@@ -84,15 +88,26 @@ enum Command {
         check: bool,
     },
     /// Tell what becomes of a packet, by which rule, and why the rules before it did not decide
+    ///
+    /// The answer is the firewall's own: the packet is put to it, from an interface of its sender. Where
+    /// it shows an address of its own, that is 192.0.2.2 or 2001:db8::2; one that runs draws other ports.
+    /// With a capture, made at a client or between clients and firewall, each packet that opens a flow or
+    /// is refused is explained; clients are the VMs of the policy and those named.
     #[command(
-        after_help = "Examples:\n  tidegate explain my.tide tcp from work to 93.184.216.34:443\n  tidegate explain my.tide 'clients -> uplink icmp echo-request from 10.137.0.9 to 1.1.1.1'"
+        after_help = "Examples:\n  tidegate explain my.tide tcp from work to 93.184.216.34:443\n  tidegate explain my.tide 'clients -> uplink icmp echo-request from 10.137.0.9 to 1.1.1.1'\n  tidegate explain my.tide --pcap work.pcap --client 10.137.0.12"
     )]
     Explain {
         /// The policy
         file: PathBuf,
         /// The packet, in the words of `expect`
-        #[arg(required = true, value_name = "PACKET", allow_hyphen_values = true)]
+        #[arg(required_unless_present = "pcap", value_name = "PACKET", allow_hyphen_values = true)]
         packet: Vec<String>,
+        /// Explain the packets of this capture, pcap or pcapng
+        #[arg(long, value_name = "FILE", conflicts_with = "packet")]
+        pcap: Option<PathBuf>,
+        /// The address of a client that is no VM of the policy; may be given more than once
+        #[arg(long, value_name = "ADDR", requires = "pcap")]
+        client: Vec<std::net::IpAddr>,
         /// Print one JSON object instead of text
         #[arg(long)]
         json: bool,
@@ -257,7 +272,10 @@ fn main() -> ExitCode {
             check::run(&files, &check::Wanted { json, notes, deny_warnings })
         }
         Command::Fmt { files, check } => format::run(&files, check),
-        Command::Explain { file, packet, json } => explain::run(&file, &packet.join(" "), json),
+        Command::Explain { file, packet, pcap, client, json } => match pcap {
+            Some(pcap) => replay::run(&file, &pcap, &client, json),
+            None => explain::run(&file, &packet.join(" "), json),
+        },
         Command::Diff { old, new, json } => diff::run(&old, &new, json),
         Command::Prove { file, claim, json } => prove::run(&file, &claim.join(" "), json),
         Command::Test { files, json } => expect::run(&files, json),

@@ -8,6 +8,7 @@ use crate::diagnostic::Report;
 use crate::lint::described;
 use crate::model::Model;
 use crate::names::Names;
+use crate::questions::Sent;
 use rules::qubes::Trees;
 use rules::{
     Action, Decision, Family, Header, Policy, Ported, Query, RuleId, State, Transport, Zone,
@@ -35,8 +36,7 @@ pub(crate) fn check(model: &Model<'_>, report: &mut Report) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) packet: Query,
-    /// `None` is the firewall's own address.
-    pub(crate) sent_to: Option<IpAddr>,
+    pub(crate) sent: Sent,
     /// Whether it was sent to an address of the firewall and nothing leads on from there, so that no
     /// rule is asked.
     pub(crate) stranded: bool,
@@ -138,10 +138,10 @@ impl Asker<'_, '_> {
             (None, Some(pair)) => (vec![(pair.inside, dport)], false),
             (None, None) => (vec![(dst, dport)], own || inward && named),
         };
-        let sent_to = (!own).then_some(dst);
+        let sent = Sent { to: (!own).then_some(dst), port: dport };
         let make = |(dst, dport)| {
             let packet = self.query(asked, zones, (src, dst), (sport, dport));
-            Asked { packet, sent_to, stranded }
+            Asked { packet, sent, stranded }
         };
         targets.into_iter().map(make).collect()
     }

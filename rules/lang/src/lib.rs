@@ -34,7 +34,8 @@ pub use diagnostic::{Diagnostic, Label, Level};
 pub use format::format;
 pub use graph::graph;
 pub use questions::{
-    Changed, Difference, Expectation, Explanation, Named, Proof, diff, expectations, explain, prove,
+    Changed, Difference, Expectation, Explanation, Named, Proof, Sent, diff, expectations, explain,
+    prove,
 };
 pub use source::{Place, Source, Span};
 

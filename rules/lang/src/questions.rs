@@ -11,8 +11,11 @@ use crate::diagnostic::Report;
 use crate::expect::{Asked, Asker};
 use crate::model::{self, Model};
 use crate::{Diagnostic, Source};
-use rules::{Condition, Decision, Policy, Query, Rate, RuleId, Services, Severity, What, failing};
-use std::net::IpAddr;
+use rules::{
+    Condition, Decision, Policy, Query, Rate, RuleId, Services, Severity, Transport, What, failing,
+};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// A rule as an answer names it.
@@ -26,13 +29,34 @@ pub struct Named {
     pub does: String,
 }
 
+/// Where a packet was sent to, before the DNS redirect and forwards gave it the destination that rules
+/// see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// `None` is the firewall's own address.
+    pub to: Option<IpAddr>,
+    /// The port; 0 if it has none.
+    pub port: u16,
+}
+
+/// As it is written in a policy.
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.to, self.port) {
+            (None, port) => write!(f, "firewall:{port}"),
+            (Some(addr), 0) => addr.fmt(f),
+            (Some(addr), port) => SocketAddr::new(addr, port).fmt(f),
+        }
+    }
+}
+
 /// What becomes of a packet, and why.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The packet as rules see it.
     pub packet: Query,
-    /// Where it was sent to, if the DNS redirect gives it another destination.
-    pub sent_to: Option<IpAddr>,
+    /// Where it was sent to.
+    pub sent: Sent,
     /// Whether it was sent to an address of the firewall from which nothing leads on, so that no rule
     /// is asked.
     pub stranded: bool,
@@ -46,6 +70,18 @@ pub struct Explanation {
     pub decision: Decision,
     /// Whether it leaves under the address of the firewall.
     pub masqueraded: bool,
+}
+
+impl Explanation {
+    /// Whether rules see another destination than it was sent to.
+    #[must_use]
+    pub fn is_led_on(&self) -> bool {
+        let port = match self.packet.transport {
+            Transport::Tcp { dport, .. } | Transport::Udp { dport, .. } => dport,
+            Transport::Icmp { .. } | Transport::Other(_) => self.sent.port,
+        };
+        !self.stranded && (self.sent.to != Some(self.packet.dst) || self.sent.port != port)
+    }
 }
 
 /// Explains what becomes of the packet described by `packet`, in the words of `expect`:
@@ -76,7 +112,7 @@ fn answer(model: &Model<'_>, asked: &Asked) -> Explanation {
     let passed = before.filter_map(|(id, rule)| Some((named(model, id), failing(rule, &packet)?)));
     Explanation {
         packet,
-        sent_to: asked.sent_to.filter(|addr| *addr != packet.dst),
+        sent: asked.sent,
         stranded: asked.stranded,
         vm: policy.vm_name(packet.src).map(str::to_owned),
         passed: passed.collect(),

@@ -260,7 +260,8 @@ fn claims_are_read_with_the_names_of_the_policy() {
 fn an_explanation_tells_the_way_through_the_rules() {
     let found = explain(("laptop.tide", LAPTOP), "udp from work to 10.139.1.1:53").unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].sent_to, Some("10.139.1.1".parse().unwrap()));
+    assert_eq!(found[0].sent.to_string(), "10.139.1.1:53");
+    assert!(found[0].is_led_on());
     assert_eq!(
         (found[0].rule.line, found[0].rule.text.as_str()),
         (Some(20), "accept dns to resolver")

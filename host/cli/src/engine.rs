@@ -1,0 +1,270 @@
+//! The firewall itself, asked what it does with packets.
+//!
+//! In: a policy, IP packets with the time they came. Out: what became of each, by which rule, and how it
+//! left. Never: the network, or a clock: packets come when their time says so.
+//!
+//! Captures are made at a client, where nothing is translated: an answer goes to the client's own
+//! address there. It is put to the firewall as the server sent it, to where the firewall had let the
+//! client's packet leave from.
+
+use rules::{Policy, RuleId};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+use tidegate::config::Settings;
+use tidegate::firewall::{Budget, ConfigError, Firewall, Link};
+use wire::{
+    Csum, DropReason, Emit, Frame, HEAD_MAX, Instant, Mac, Offload, Outbox, Packet, Parsed, Port,
+    REPLY_MAX, Rewrite, Translation, Tuple, Verdict, WHOLE_MAX, parse,
+};
+
+/// The addresses that stand for the firewall's own (RFC 5737, RFC 3849).
+pub(crate) const OWN4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Likewise.
+pub(crate) const OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+/// Memory for connections.
+const BUDGET: Budget = Budget { bytes: 64 << 20 };
+const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+/// A firewall that was not asked for longer takes it that its domain was paused.
+const STEP: Duration = Duration::from_secs(5);
+/// No flow lives longer.
+const LONGEST: Duration = Duration::from_secs(8 * 24 * 3600);
+/// Sums of captured packets are often not there yet: the sender's device makes them.
+const OFFLOAD: Offload = Offload { csum: Csum::Valid, gso: None };
+
+/// What became of a packet.
+pub(crate) struct Fate {
+    /// What it was; `None` if it belongs to no conversation.
+    pub(crate) tuple: Option<Tuple>,
+    pub(crate) kind: Kind,
+    /// The rule that was asked, if one was.
+    pub(crate) rule: Option<RuleId>,
+    /// How it left.
+    pub(crate) left: Option<Tuple>,
+}
+
+/// What kind of fate that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The first packet of a flow, let through.
+    Opened,
+    /// Let through with its flow.
+    Passed,
+    /// Kept until the rest of it comes.
+    Kept,
+    /// The firewall answered it itself.
+    Answered,
+    /// Not let through.
+    Refused(DropReason),
+    /// Neither from nor to a client that is known.
+    Foreign,
+    /// Not all of it was captured, and more was needed.
+    Cut,
+}
+
+/// One that is attached to the firewall.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) addrs: Vec<IpAddr>,
+    pub(crate) mac: Mac,
+}
+
+impl Client {
+    /// With an interface like any other.
+    pub(crate) const fn new(addrs: Vec<IpAddr>) -> Self {
+        Self { addrs, mac: Mac([2, 0, 0, 0, 0, 1]) }
+    }
+}
+
+/// A firewall with an uplink and some clients.
+pub(crate) struct Engine {
+    firewall: Firewall,
+    now: Instant,
+    /// When the packet before came.
+    last: Duration,
+    /// The addresses of clients, with the ports and interfaces they are on.
+    clients: HashMap<IpAddr, (Port, Mac)>,
+    uplink: Port,
+    /// What the world knows the firewall and clients by.
+    names: HashSet<IpAddr>,
+    /// For answers as a client sees them: as the server sent them, and the id of the DNS message then.
+    back: HashMap<Tuple, (Tuple, Option<u16>)>,
+    /// How many flows each rule had decided before.
+    counts: Vec<u64>,
+}
+
+impl Engine {
+    /// A firewall with this policy and these clients.
+    pub(crate) fn new(policy: &Policy, clients: &[Client]) -> Result<Self, ConfigError> {
+        let own = Settings { addr4: Some(OWN4), addr6: Some(OWN6), ..Settings::default() };
+        let config = own.firewall(Some(policy.clone()));
+        let mut firewall = Firewall::new(config, BUDGET, [7; 32])?;
+        let (uplink, mtu, now) = (Port::new(0, 0), u16::MAX, Instant::ZERO);
+        firewall.port_up(now, uplink, Link::Uplink { mac: OUR_MAC, mtu, network: 0 });
+        let mut known = HashMap::new();
+        for (Client { addrs, mac }, slot) in clients.iter().cloned().zip(1..) {
+            let port = Port::new(slot, 0);
+            known.extend(addrs.iter().map(|addr| (*addr, (port, mac))));
+            firewall.port_up(now, port, Link::Client { mac, addrs, mtu });
+        }
+        let counts = vec![0; policy.rule_ids().count()];
+        let (last, names, back) = (Duration::ZERO, names(policy), HashMap::new());
+        Ok(Self { firewall, now, last, clients: known, uplink, names, back, counts })
+    }
+
+    /// Puts an IP packet of `len` bytes, of which these were captured, to the firewall.
+    pub(crate) fn offer(&mut self, policy: &Policy, at: Duration, ip: &[u8], len: usize) -> Fate {
+        self.wait(at);
+        let fate = |tuple, kind| Fate { tuple, kind, rule: None, left: None };
+        let Some((src, dst)) = addresses(ip) else { return fate(None, Kind::Foreign) };
+        let (from, mut frame) = match self.clients.get(&src) {
+            Some((port, mac)) => (*port, framed(ip, Mac::BACKEND, *mac)),
+            None if self.clients.contains_key(&dst) || self.names.contains(&dst) => {
+                (self.uplink, framed(ip, OUR_MAC, Mac::BACKEND))
+            }
+            None => return fate(None, Kind::Foreign),
+        };
+        let len = len.saturating_add(ETHERNET);
+        let tuple = look(&frame, len).and_then(|packet| packet.tuple());
+        let answer = tuple.and_then(|tuple| self.back.get(&tuple)).filter(|_| from == self.uplink);
+        if let Some(told) = answer.and_then(|answer| sent(&frame, len, *answer)) {
+            frame = told;
+        }
+        let (verdict, head) = self.ask(from, &frame, len);
+        let rule = self.rule_asked(policy);
+        let kind = match verdict {
+            Verdict::Emit(_) if rule.is_some() => Kind::Opened,
+            Verdict::Emit(_) => Kind::Passed,
+            Verdict::Kept => Kind::Kept,
+            Verdict::NeedWhole => Kind::Cut,
+            Verdict::Drop(DropReason::Answered) => Kind::Answered,
+            Verdict::Drop(reason) => Kind::Refused(reason),
+        };
+        let left = match verdict {
+            Verdict::Emit(emit) => left(&frame, len, &head, emit),
+            _ => None,
+        };
+        if let (Some(tuple), Some((left, id))) = (tuple, left)
+            && from != self.uplink
+        {
+            self.back.insert(tuple.reversed(), (left.reversed(), id));
+        }
+        Fate { tuple, kind, rule, left: left.map(|(left, _)| left) }
+    }
+
+    /// Lets time go on, in steps. Captures of several interfaces go back in time, which a firewall
+    /// does not. What it says by itself, to the uplink and to clients, goes nowhere.
+    fn wait(&mut self, at: Duration) {
+        let until = self.now + at.saturating_sub(self.last).min(LONGEST);
+        self.last = self.last.max(at);
+        loop {
+            self.now = until.min(self.now + STEP);
+            let mut replies = [[0; REPLY_MAX]; 8];
+            let _due = self.firewall.tick(self.now, &mut Outbox::new(&mut [], &mut replies));
+            if self.now == until {
+                return;
+            }
+        }
+    }
+
+    fn ask(&mut self, from: Port, frame: &[u8], len: usize) -> (Verdict, [u8; HEAD_MAX]) {
+        let mut heads = [[0; HEAD_MAX]];
+        let mut replies = [[0; REPLY_MAX]; 8];
+        let mut verdict = Verdict::NeedWhole;
+        for most in [HEAD_MAX, WHOLE_MAX] {
+            let head = frame.get(..most.min(len)).unwrap_or(frame);
+            if verdict != Verdict::NeedWhole || (most == WHOLE_MAX && head.len() < len) {
+                break;
+            }
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            let mut out = Outbox::new(&mut heads, &mut replies);
+            self.firewall.batch(self.now, &[Frame { from, head, len, offload: OFFLOAD }], &mut out);
+            verdict = out.verdicts().first().copied().unwrap_or(verdict);
+        }
+        let [head] = heads;
+        (verdict, head)
+    }
+
+    /// The rule that was asked since this was called last.
+    fn rule_asked(&mut self, policy: &Policy) -> Option<RuleId> {
+        let counts = &self.firewall.counters().rules;
+        let now: Vec<u64> = policy.rule_ids().map(|id| counts.of(id)).collect();
+        let asked = policy.rule_ids().zip(now.iter().zip(&self.counts)).find(|(_, (n, o))| n != o);
+        let asked = asked.map(|(id, _)| id);
+        self.counts = now;
+        asked
+    }
+}
+
+/// The addresses that the world knows the firewall and clients by.
+fn names(policy: &Policy) -> HashSet<IpAddr> {
+    let services = &policy.parts().services;
+    let forwards = services.forwards.iter().filter_map(|forward| forward.at);
+    let sources = services.sources.iter().map(|source| source.external);
+    let pairs = services.one_to_one.iter().map(|pair| pair.external);
+    forwards.chain(sources).chain(pairs).chain([OWN4.into(), OWN6.into()]).collect()
+}
+
+/// How a frame left that was let through, and the id of the DNS message in it.
+fn left(
+    frame: &[u8],
+    len: usize,
+    head: &[u8; HEAD_MAX],
+    emit: Emit,
+) -> Option<(Tuple, Option<u16>)> {
+    let new = head.get(..emit.head.into())?;
+    let (skip, end) = (emit.skip as usize, emit.end as usize);
+    let rest = frame.get(skip..end.min(frame.len())).unwrap_or_default();
+    let left = [new, rest].concat();
+    let len = end.min(len).checked_sub(skip)?.checked_add(emit.head.into())?;
+    let packet = look(&left, len)?;
+    Some((packet.tuple()?, packet.dns().map(|dns| dns.id)))
+}
+
+const ETHERNET: usize = 14;
+
+/// An IP packet as it comes over the wire.
+fn framed(ip: &[u8], dst: Mac, src: Mac) -> Vec<u8> {
+    let kind: [u8; 2] = if is_ipv6(ip) { [0x86, 0xdd] } else { [0x08, 0x00] };
+    [&dst.0, &src.0, &kind[..], ip].concat()
+}
+
+fn is_ipv6(ip: &[u8]) -> bool {
+    ip.first().is_some_and(|first| first >> 4 == 6)
+}
+
+/// Source and destination of an IP packet.
+fn addresses(ip: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    if is_ipv6(ip) {
+        let addr = |at: usize| <[u8; 16]>::try_from(ip.get(at..at + 16)?).ok();
+        return Some((addr(8)?.into(), addr(24)?.into()));
+    }
+    let addr = |at: usize| <[u8; 4]>::try_from(ip.get(at..at + 4)?).ok();
+    Some((addr(12)?.into(), addr(16)?.into()))
+}
+
+/// The packet in a frame of `len` bytes.
+fn look(frame: &[u8], len: usize) -> Option<Packet<'_>> {
+    let head = frame.get(..len.min(WHOLE_MAX)).unwrap_or(frame);
+    let len = u32::try_from(len).ok()?;
+    match parse(&Frame { from: Port::new(0, 0), head, len, offload: OFFLOAD }) {
+        Ok(Parsed::Ip(packet)) => Some(packet),
+        Ok(Parsed::Arp(_)) | Err(_) => None,
+    }
+}
+
+/// A frame as the server sent it.
+fn sent(frame: &[u8], len: usize, (tuple, id): (Tuple, Option<u16>)) -> Option<Vec<u8>> {
+    let packet = look(frame, len)?;
+    let outer = Translation {
+        src: Some((tuple.src, tuple.sport)),
+        dst: Some((tuple.dst, tuple.dport)),
+        dns_id: id.filter(|_| packet.dns().is_some()),
+    };
+    let (eth_dst, eth_src, quoted) = (OUR_MAC, Mac::BACKEND, Translation::NONE);
+    let change = Rewrite { eth_dst, eth_src, outer, quoted, decrement_ttl: false };
+    let mut head = [0; HEAD_MAX];
+    let new = packet.rewrite(&change, &mut head).ok()?;
+    let rest = frame.get(new.skip as usize..).unwrap_or_default();
+    Some([head.get(..new.len.into())?, rest].concat())
+}
