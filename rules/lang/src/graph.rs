@@ -9,6 +9,7 @@ use crate::analysis::layers::{By, Layers};
 use crate::analysis::space::Sides;
 use crate::analysis::{DIRECTIONS, FUEL, TooTangled, decided, layers_of};
 use crate::model::{self, Model};
+use crate::words::CLAUSES;
 use rules::{Action, AddrSet, RuleId, Then, What, Zone};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -88,12 +89,15 @@ fn opening(layers: &Layers, addrs: &AddrSet) -> Result<BTreeMap<RuleId, bool>, T
     Ok(found)
 }
 
+/// Words of a forward that begin something that is neither what it is about nor where to.
+const ENDS: [&str; 2] = ["at", "balance"];
+
 /// What a rule is about and where to, as it was written.
 fn words(rule: &str, to: Zone) -> (String, String) {
     let (mut what, mut target, mut place) = (Vec::new(), Vec::new(), "what");
     for word in rule.split(' ').skip(1) {
         match word {
-            "from" | "to" | "log" => place = word,
+            word if CLAUSES.contains(&word) || ENDS.contains(&word) => place = word,
             _ if place == "what" => what.push(word),
             _ if place == "to" => target.push(word),
             _ => {}

@@ -328,6 +328,8 @@ proptest! {
 fn damaged_text() -> impl Strategy<Value = String> {
     let texts = vec![
         include_str!("../../../examples/laptop.tide"),
+        include_str!("../../../examples/dmz.tide"),
+        include_str!("../../../examples/gateway.tide"),
         include_str!("broken/typos.tide"),
         include_str!("odd/shadowed.tide"),
         include_str!("odd/never_asked.tide"),
@@ -420,6 +422,12 @@ fn the_picture_shows_what_may_flow_and_nothing_else() {
     assert!(svg.contains("a&lt;b.tide") && svg.contains(">mail</text>"));
     assert_eq!(svg.matches("stroke-dasharray").count(), 1);
     assert_eq!(svg.matches("<g>").count(), svg.matches("</g>").count());
+
+    let dmz = lang::graph("dmz.tide", include_str!("../../../examples/dmz.tide")).unwrap();
+    for line in ["tcp [80, 443] to [web1, web2]", "tcp 25, 587, 993 to mail", "tcp 2001 to web1:22"]
+    {
+        assert!(dmz.contains(&format!(": {line}</title>")), "{line}: {dmz}");
+    }
 }
 
 #[test]
