@@ -12,7 +12,15 @@ mod machine;
 mod names;
 #[path = "qubes/network.rs"]
 mod network;
+#[path = "qubes/peers.rs"]
+mod peers;
 #[path = "qubes/rules.rs"]
 mod rules;
+#[path = "qubes/six.rs"]
+mod six;
+#[path = "qubes/uplink.rs"]
+mod uplink;
+#[path = "qubes/vifs.rs"]
+mod vifs;
 #[path = "qubes/world.rs"]
 mod world;

@@ -15,7 +15,7 @@ fn query(id: u16) -> Vec<u8> {
     [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0], QUESTION].concat()
 }
 
-fn answer(id: u16, addr: IpAddr) -> Vec<u8> {
+pub(crate) fn answer(id: u16, addr: IpAddr) -> Vec<u8> {
     let IpAddr::V4(addr) = addr else { panic!() };
     let record = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4];
     let header = [0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
@@ -23,7 +23,7 @@ fn answer(id: u16, addr: IpAddr) -> Vec<u8> {
 }
 
 /// The queries that sys-net has got: from where, and with which id.
-fn queries(world: &World) -> Vec<(Tuple, u16)> {
+pub(crate) fn queries(world: &World) -> Vec<(Tuple, u16)> {
     let frames = world.machine.uplink().received();
     let read = |bytes: &[u8]| {
         let packet = packet(bytes);

@@ -42,7 +42,11 @@ impl World {
 
     /// With this command line, policy blob and database.
     pub fn with(seed: u64, cmdline: &str, blob: Option<&[u8]>, entries: &[(&str, &str)]) -> Self {
-        let mut machine = Machine::bare(seed, cmdline, blob);
+        Self::on(Machine::bare(seed, cmdline, blob), entries)
+    }
+
+    /// In a machine whose firewall has just been started.
+    pub fn on(mut machine: Machine, entries: &[(&str, &str)]) -> Self {
         let dom0 = Dom0::start(&machine.sim, &machine.xs, TIDEGATE, entries);
         machine.plug(SYS_NET, 0);
         machine.wait("the uplink to be up", || machine.uplink().is_connected());
