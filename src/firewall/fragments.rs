@@ -5,7 +5,7 @@
 
 use super::alias::Door;
 use super::{Firewall, Outcome, Reach, fits};
-use nat::{DatagramId, Direction, FlowId, Later, Passage, Piece};
+use nat::{DatagramId, Direction, FlowId, Later, Nat, Passage, Piece};
 use wire::{
     DropReason, Fragment, Frame, Instant, Mac, Offload, Outbox, Packet, Parsed, Port, Rewrite,
     Translation, Transport, Verdict, WHOLE_MAX, cut, parse,
@@ -16,6 +16,26 @@ pub(super) struct Begun {
     id: DatagramId,
     piece: Piece,
     tcp_base: Option<u32>,
+}
+
+/// Which flows the fragments of a datagram go through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Their client's, to the world.
+    Out,
+    /// Their client's, from the world.
+    In,
+    /// Their client's, and back in through another's.
+    Between,
+}
+
+/// How the first fragment of a datagram passed.
+pub(super) struct First {
+    pub(super) flow: FlowId,
+    /// The client that the flow belongs to.
+    pub(super) owner: Port,
+    pub(super) course: Course,
+    pub(super) to: Reach,
 }
 
 /// Between which Ethernet addresses fragments go on, and where.
@@ -50,35 +70,30 @@ impl Firewall {
         Ok(Some(Begun { id, piece, tcp_base }))
     }
 
-    /// The first fragment passed by `flow` of `client`: what waited for it goes after it.
-    #[allow(clippy::too_many_arguments, reason = "all of them are about this one packet")]
+    /// The first fragment has passed: what waited for it goes after it.
     pub(super) fn begin(
         &mut self,
         now: Instant,
         begun: &Begun,
-        flow: FlowId,
-        direction: Direction,
-        client: Reach,
+        first: &First,
         packet: &Packet<'_>,
         out: &mut Outbox<'_>,
     ) {
         let Begun { id, piece, tcp_base } = *begun;
-        self.fragments.begin(now, id, piece, flow, client.port, tcp_base);
-        let Some(way) = self.way(direction, client, packet) else { return };
+        let First { flow, owner, course, to } = *first;
+        self.fragments.begin(now, id, piece, flow, owner, tcp_base);
+        let way = self.way(course, to, packet);
         let Self { nat, fragments, early_out, early_in, counters, .. } = self;
-        let early = match direction {
-            Direction::Out => early_out,
-            Direction::In => early_in,
-        };
+        let early = if course == Course::In { early_in } else { early_out };
         while let Some(bytes) = early.next(now, &id) {
-            let mut follow = |packet: &Packet<'_>, piece| match fragments.later(now, &id, piece)? {
+            let mut send = |packet: &Packet<'_>, piece| match fragments.later(now, &id, piece)? {
                 Later::Follows(flow, end) => {
-                    let passage = nat.follow(now, flow, direction, end)?;
+                    let passage = follow(nat, now, flow, course, end)?;
                     write(packet, &passage, way, out)
                 }
                 Later::Early => Err(DropReason::Fragment),
             };
-            match reread(id.from, bytes).and_then(|(packet, piece)| follow(&packet, piece)) {
+            match reread(id.from, bytes).and_then(|(packet, piece)| send(&packet, piece)) {
                 Ok(()) => counters.released(bytes.len()),
                 Err(reason) => counters.dropped(reason),
             }
@@ -95,11 +110,26 @@ impl Firewall {
         fragment: &Fragment,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        let (_, passage) = self.later(now, from.port, Direction::Out, packet, fragment)?;
+        let passage = self.later(now, from.port, Course::Out, packet, fragment)?;
         if passage.client != from.port {
             return Err(DropReason::SpoofedSource.into());
         }
         self.emit_to_world(packet, uplink, passage.change, Translation::NONE, out)
+    }
+
+    /// A later fragment of a client to another one.
+    pub(super) fn later_between_clients(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        fragment: &Fragment,
+        out: &mut Outbox<'_>,
+    ) -> Outcome {
+        let passage = self.later(now, from.port, Course::Between, packet, fragment)?;
+        let client = self.links.client(passage.client).ok_or(DropReason::Unsolicited)?;
+        fits(packet, client.mtu)?;
+        self.emit_to_client(packet, client, passage.change, Translation::NONE, out)
     }
 
     /// A later fragment of the world.
@@ -117,7 +147,7 @@ impl Firewall {
         if packet.ttl <= 1 {
             return Err(DropReason::TtlExceeded.into());
         }
-        let (_, passage) = self.later(now, uplink.port, Direction::In, packet, fragment)?;
+        let passage = self.later(now, uplink.port, Course::In, packet, fragment)?;
         let client = self.links.client(passage.client).ok_or(DropReason::EgressDown)?;
         fits(packet, client.mtu)?;
         self.emit_to_client(packet, client, passage.change, Translation::NONE, out)
@@ -128,19 +158,17 @@ impl Firewall {
         &mut self,
         now: Instant,
         from: Port,
-        direction: Direction,
+        course: Course,
         packet: &Packet<'_>,
         fragment: &Fragment,
-    ) -> Result<(FlowId, Passage), Verdict> {
+    ) -> Result<Passage, Verdict> {
         let (id, piece) = place(from, packet, fragment)?;
         match self.fragments.later(now, &id, piece)? {
-            Later::Follows(flow, end) => Ok((flow, self.nat.follow(now, flow, direction, end)?)),
+            Later::Follows(flow, end) => Ok(follow(&mut self.nat, now, flow, course, end)?),
             Later::Early => {
                 packet.need_whole()?;
-                let early = match direction {
-                    Direction::Out => &mut self.early_out,
-                    Direction::In => &mut self.early_in,
-                };
+                let from_world = course == Course::In;
+                let early = if from_world { &mut self.early_in } else { &mut self.early_out };
                 if early.keep(now, id, packet.head()) {
                     self.counters.dropped(DropReason::Fragment);
                 }
@@ -149,17 +177,35 @@ impl Firewall {
         }
     }
 
-    fn way(&self, direction: Direction, client: Reach, packet: &Packet<'_>) -> Option<Way> {
-        Some(match direction {
-            Direction::In => {
-                let door = self.door(client.port);
-                Way { to: client, dst: client.mac, src: Mac::BACKEND, door }
+    fn way(&self, course: Course, to: Reach, packet: &Packet<'_>) -> Way {
+        match course {
+            Course::Out => Way { to, dst: self.hop_to(packet.dst), src: to.mac, door: None },
+            Course::In | Course::Between => {
+                Way { to, dst: to.mac, src: Mac::BACKEND, door: self.door(to.port) }
             }
-            Direction::Out => {
-                let to = self.links.uplink()?;
-                Way { to, dst: self.hop_to(packet.dst), src: to.mac, door: None }
-            }
-        })
+        }
+    }
+}
+
+/// Takes a later fragment, which with TCP reaches up to `end`, where its first one went. What went
+/// between clients is found again by the name under which it left the first flow.
+fn follow(
+    nat: &mut Nat,
+    now: Instant,
+    flow: FlowId,
+    course: Course,
+    end: Option<u32>,
+) -> Result<Passage, DropReason> {
+    match course {
+        Course::Out => nat.follow(now, flow, Direction::Out, end),
+        Course::In => nat.follow(now, flow, Direction::In, end),
+        Course::Between => {
+            let left = nat.follow(now, flow, Direction::Out, end)?;
+            let back = nat.find_in(now, nat.hash(&left.tuple), &left.tuple);
+            let got = nat.follow(now, back.ok_or(DropReason::Unsolicited)?, Direction::In, end)?;
+            let change = Translation { src: left.change.src, ..got.change };
+            Ok(Passage { change, ..got })
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! back in through another client's, so that each sees the other's external name only. Never: an
 //! answer that depends on whether a port is mapped, unless the rules between clients let it pass.
 
+use super::fragments::{Course, First};
 use super::inbound::may_open;
 use super::outbound::{Ends, check_control};
 use super::policy::query;
@@ -39,19 +40,17 @@ impl Firewall {
             Transport::IcmpError(error) => {
                 return self.hairpin_error(now, from, packet, &error, out);
             }
-            // It would have to be followed through two flows at once.
-            Transport::Fragment(_) => return Err(DropReason::Fragment.into()),
+            Transport::Fragment(fragment) => {
+                self.check_hop_between(now, from, packet, out)?;
+                return self.later_between_clients(now, from, packet, &fragment, out);
+            }
             _ => return self.knocked(now, from, packet, out),
         }
-        if packet.fragment.is_some() {
-            return Err(DropReason::Fragment.into());
-        }
         let tuple = packet.tuple().ok_or(DropReason::Untranslatable)?;
-        // As long as what the uplink carries, wherever it goes.
-        let mtu = self.links.uplink().map_or(u16::MAX, |uplink| uplink.mtu);
-        self.check_hop(now, from, packet, mtu, out)?;
+        self.check_hop_between(now, from, packet, out)?;
         check_control(packet)?;
-        let (_, sent) = match self.pass(now, from, packet, flow, out)? {
+        let datagram = self.may_begin(now, from.port, packet)?;
+        let (flow, sent) = match self.pass(now, from, packet, flow, out)? {
             Some(passed) => passed,
             None => {
                 let ends = Ends { tuple, redirected: None, external };
@@ -68,8 +67,24 @@ impl Firewall {
         if packet.wire_len() > u32::from(client.mtu) {
             return Err(DropReason::TooBig.into());
         }
+        if let Some(datagram) = datagram {
+            let first = First { flow, owner: from.port, course: Course::Between, to: client };
+            self.begin(now, &datagram, &first, packet, out);
+        }
         let change = Translation { src: sent.change.src, dst: got.change.dst, dns_id: None };
         self.emit_to_client(packet, client, change, Translation::NONE, out)
+    }
+
+    /// A packet may be as long as what the uplink carries, wherever it goes.
+    fn check_hop_between(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Verdict> {
+        let mtu = self.links.uplink().map_or(u16::MAX, |uplink| uplink.mtu);
+        self.check_hop(now, from, packet, mtu, out)
     }
 
     /// The flow that what left as `sent` comes back in by, if rules between clients let it.

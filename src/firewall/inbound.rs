@@ -3,6 +3,7 @@
 //! In: a frame from the world. Out: the way to the client whose flow it belongs to, or why there is
 //! none. Never: a word to the world about a packet that belongs to no flow.
 
+use super::fragments::{Course, First};
 use super::names::Left;
 use super::outbound::{check_control, opens_connection};
 use super::policy::inbound_query;
@@ -141,7 +142,8 @@ impl Firewall {
         let answered = self.answered(client.port, packet, flow)?;
         let passage = self.nat.pass(now, flow, Direction::In, &packet.transport)?;
         if let Some(datagram) = datagram {
-            self.begin(now, &datagram, flow, Direction::In, client, packet, out);
+            let first = First { flow, owner: client.port, course: Course::In, to: client };
+            self.begin(now, &datagram, &first, packet, out);
         } else if answered.is_some_and(|(_, answered)| answered.last) {
             self.nat.close(now, flow);
         }

@@ -5,6 +5,7 @@
 //! another client, or anything learnt from ARP.
 
 use super::admit::Ruling;
+use super::fragments::{Course, First};
 use super::policy::query;
 use super::{Firewall, Outcome, Reach, fits, is_martian};
 use core::net::IpAddr;
@@ -126,7 +127,8 @@ impl Firewall {
                     self.note_query(now, from.port, (passage.tuple.sport, id), packet);
                 }
                 if let Some(datagram) = datagram {
-                    self.begin(now, &datagram, flow, Direction::Out, from, packet, out);
+                    let first = First { flow, owner: from.port, course: Course::Out, to: uplink };
+                    self.begin(now, &datagram, &first, packet, out);
                 }
                 self.shorten(flow, Direction::Out, from.port);
                 let change = Translation { dns_id, ..passage.change };

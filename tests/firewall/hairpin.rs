@@ -1,14 +1,14 @@
 //! Clients that meet at our own address (RFC 4787 REQ-9).
 
-use crate::common::{Spec, packet};
-use crate::fragments::cut;
+use crate::common::{Spec, assert_sound, packet};
+use crate::fragments::{cut, join};
 use crate::world::{
     OPEN, PERSONAL, PERSONAL_MAC, UPLINK, WORK, World, config, from_work, personal, us, web, work,
 };
 use nat::{Forward, Statics};
 use rules::{Policy, Zone};
 use tidegate::firewall::Config;
-use wire::{DropReason, Mac, Proto, TcpFlags, Transport};
+use wire::{DropReason, Mac, Proto, TcpFlags, Transport, Verdict};
 
 fn from_personal(spec: Spec) -> Vec<u8> {
     spec.macs(Mac::BACKEND, PERSONAL_MAC).frame()
@@ -63,18 +63,52 @@ fn n08_two_clients_meet_at_the_external_address_and_see_nothing_else() {
 }
 
 #[test]
-fn n08_fragments_between_clients_are_dropped_and_counted() {
-    let mut world = meeting(true);
-    let (a, b) = ports(&mut world);
-    let to_a = from_personal(Spec::udp((personal(), 6000), (us(), a)));
-    let to_b = from_work(Spec::udp((work(), 5000), (us(), b)));
-    world.send(WORK, &to_b).silent(DropReason::Unsolicited);
-    world.send(PERSONAL, &to_a).emitted(WORK);
-    let long = from_work(Spec::udp((work(), 5000), (us(), b)).payload(&[7; 3000]));
-    for piece in cut(&long, 7, &[0, 1480, 2960]) {
-        world.send(WORK, &piece).silent(DropReason::Fragment);
+fn n08_n13_fragments_between_clients_arrive_in_whatever_order_they_come() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let mut world = meeting(true);
+        let (a, b) = ports(&mut world);
+        let to_a = from_personal(Spec::udp((personal(), 6000), (us(), a)));
+        world.send(PERSONAL, &to_a).silent(DropReason::Unsolicited);
+        let payload: Vec<u8> = (0..3000u32).map(|n| n.to_le_bytes()[0]).collect();
+        let long = from_work(Spec::udp((work(), 5000), (us(), b)).payload(&payload));
+        let pieces = cut(&long, 7, &[0, 1480, 2960]);
+        let mut got = Vec::new();
+        for n in order {
+            let fate = world.send(WORK, &pieces[n]);
+            match fate.verdict {
+                Verdict::Emit(emit) => {
+                    assert_eq!(emit.to, PERSONAL);
+                    got.push(fate.frame);
+                }
+                other => assert_eq!((other, n != 0), (Verdict::Kept, true)),
+            }
+            got.extend(fate.replies.into_iter().map(|(to, frame)| {
+                assert_eq!(to, PERSONAL);
+                frame
+            }));
+        }
+        let whole = join(&got);
+        assert_sound(&whole);
+        let tuple = packet(&whole).tuple().unwrap();
+        assert_eq!((tuple.src, tuple.sport, tuple.dst, tuple.dport), (us(), a, personal(), 6000));
+        assert_eq!(whole[42..], payload, "{order:?}");
     }
-    assert_eq!(world.firewall.counters().drops[DropReason::Fragment], 3);
+}
+
+#[test]
+fn n08_fragments_tell_nobody_whether_a_port_is_mapped() {
+    for (between, mapped) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut world = meeting(between);
+        let (_, b) = ports(&mut world);
+        let port = if mapped { b } else { b ^ 1 };
+        let long = from_work(Spec::udp((work(), 5000), (us(), port)).payload(&[7; 3000]));
+        let pieces = cut(&long, 7, &[0, 1480, 2960]);
+        world.send(WORK, &pieces[0]).silent(DropReason::Unsolicited);
+        for later in &pieces[1..] {
+            let fate = world.send(WORK, later);
+            assert_eq!((fate.verdict, fate.replies), (Verdict::Kept, vec![]));
+        }
+    }
 }
 
 #[test]
