@@ -55,8 +55,8 @@ pub enum Event {
         refused: Option<DropReason>,
         /// Who said so.
         rule: Option<Author>,
-        /// How much it matters to that rule.
-        severity: Severity,
+        /// How much it matters to that rule, if it logs.
+        severity: Option<Severity>,
     },
     /// A packet was dropped before any rule was asked.
     Dropped {
@@ -91,7 +91,7 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.log.event {
             Event::Flow { query, refused, rule, severity, .. } => {
-                if severity != Severity::default() {
+                if let Some(severity) = severity.filter(|it| *it != Severity::default()) {
                     write!(f, "{severity}: ")?;
                 }
                 match refused {

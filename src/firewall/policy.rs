@@ -8,7 +8,7 @@ use super::limit::Rates;
 use super::{Event, Firewall, LogLevel};
 use core::net::IpAddr;
 use nat::{Direction, FlowId};
-use rules::{Header, Policy, Query, Severity, State, Zone};
+use rules::{Header, Policy, Query, State, Zone};
 use wire::{DropReason, Instant, Packet, Port, Proto, QueryKind, Transport, Tuple};
 
 /// Rules looked at in one turn of the loop to prepare the index of rules that have just come: some
@@ -116,7 +116,7 @@ impl Firewall {
             LogLevel::Drops => refused.is_some() || asked,
             LogLevel::All => true,
         };
-        let severity = ruling.note.map_or(Severity::default(), |note| note.severity);
+        let severity = ruling.note.map(|note| note.severity);
         let rule = ruling.author;
         let event = Event::Flow { from, query: *query, refused, rule, severity };
         let may = self.rates.may_write(now, ruling.rule);

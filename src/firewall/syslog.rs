@@ -99,7 +99,7 @@ impl Firewall {
 /// How much an event matters to nobody in particular.
 fn severity(event: &Event) -> Severity {
     match event {
-        Event::Flow { severity, .. } if *severity != Severity::default() => *severity,
+        Event::Flow { severity: Some(severity), .. } => *severity,
         Event::Flow { refused: Some(DropReason::RuleDrop | DropReason::RuleReject), .. } => {
             Severity::Notice
         }

@@ -20,5 +20,6 @@ mod policy;
 mod resolver;
 mod short;
 mod statics;
+mod vocabulary;
 mod words;
 mod world;

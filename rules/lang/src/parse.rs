@@ -174,7 +174,7 @@ impl<'a> Parser<'a, '_> {
             self.expected(of);
             return Err(Reported);
         }
-        if is_reserved(token.text) {
+        if is_reserved(token.text) || later(token.text).is_some() {
             let message = format!("expected {of}, found the reserved word `{}`", token.text);
             self.report
                 .error("expected", message, token.span, format!("expected {of}"))
