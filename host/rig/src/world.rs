@@ -270,8 +270,11 @@ impl World {
         self.wait_linux(&domain, mark)?;
         let fw = self.xen.create_paused(&self.firewall_config())?;
         let vif = self.client_vif(client);
-        let ping =
-            format!("until ping -c 1 -W 1 {}; do :; done; touch /run/answered", plan::SERVER);
+        // Without its interface it fails at once: the rest leaves the processor to who is starting.
+        let ping = format!(
+            "until ping -c 1 -W 1 {}; do sleep 0.05; done; touch /run/answered",
+            plan::SERVER
+        );
         domain.spawn("first-ping", &["sh", "-c", &ping])?;
         let xen = self.xen.clone();
         // `xl` gives up after ten seconds, which a firewall may need longer than to boot.

@@ -15,10 +15,11 @@ use std::process::Command;
 const SHOWN_BY: &str = "cargo xtask bench rules";
 
 /// Columns of the table.
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "rules",
     "parse and compile, ms",
     "study, ms",
+    "build an image, ms",
     "prepare, ms",
     "policy, KiB",
     "index, KiB",
@@ -47,6 +48,7 @@ struct Cost {
     rules: u32,
     compile_ms: f64,
     check_ms: Option<f64>,
+    build_ms: f64,
     settle_ms: f64,
     blob_bytes: u64,
     index_bytes: u64,
@@ -148,6 +150,7 @@ impl Cost {
             self.rules.to_string(),
             format!("{:.1}", self.compile_ms),
             self.check_ms.map_or("-".to_owned(), |ms| format!("{ms:.1}")),
+            format!("{:.1}", self.build_ms),
             format!("{:.1}", self.settle_ms),
             kib(self.blob_bytes),
             kib(self.index_bytes),
@@ -166,6 +169,9 @@ fn plot(layout: &Layout, costs: &[Cost]) -> Result<()> {
     Ok(())
 }
 
+/// What is drawn of a cost, in nanoseconds.
+type Value = fn(&Cost) -> f64;
+
 /// What a new flow costs, and the part of it that is looking for its rule.
 fn drawn(costs: &[Cost]) -> std::result::Result<String, Box<dyn std::error::Error>> {
     let mut svg = String::new();
@@ -179,7 +185,7 @@ fn drawn(costs: &[Cost]) -> std::result::Result<String, Box<dyn std::error::Erro
         .y_label_area_size(60)
         .build_cartesian_2d((8_f64..130_000_f64).log_scale(), 0_f64..highest)?;
     chart.configure_mesh().x_desc("rules").y_desc("ns").draw()?;
-    let lines: [(&str, fn(&Cost) -> f64); 2] =
+    let lines: [(&str, Value); 2] =
         [("new flow", |cost| cost.new_nanos), ("finding its rule", |cost| cost.match_nanos)];
     for (nth, (name, value)) in lines.into_iter().enumerate() {
         let style = Palette99::pick(nth).stroke_width(3);
@@ -202,11 +208,11 @@ mod tests {
 
     #[test]
     fn lines_of_the_bench_become_rows_and_a_plot() {
-        let line = r#"{"rules":10,"compile_ms":0.24,"check_ms":null,"settle_ms":0.00,
+        let line = r#"{"rules":10,"compile_ms":0.24,"check_ms":null,"build_ms":3.44,"settle_ms":0.00,
             "blob_bytes":2048,"index_bytes":0,"match_nanos":76,"new_nanos":370}"#;
         let few: Cost = serde_json::from_str(line).unwrap();
         let many = Cost { rules: 10_000, nft: Some([1.0, 2.0, 3.4]), ..few.clone() };
-        assert_eq!(few.row(), ["10", "0.2", "-", "0.0", "2", "0", "76", "370", "-"]);
+        assert_eq!(few.row(), ["10", "0.2", "-", "3.4", "0.0", "2", "0", "76", "370", "-"]);
         assert_eq!(many.row().last().map(String::as_str), Some("1, 2, 3"));
         let svg = drawn(&[few, many]).unwrap();
         assert!(svg.contains("new flow") && svg.contains("<polyline"), "{svg}");
