@@ -49,10 +49,11 @@ impl Family {
     }
 }
 
-/// Writes a datagram, or a ping whose id is the source's port; says how long the frame is.
+/// Writes a datagram, or a ping whose id is the source's port, or its `answer`; says how long the
+/// frame is.
 pub(crate) fn write(
     place: &mut [u8; LONGEST],
-    proto: Proto,
+    (proto, answer): (Proto, bool),
     (to, from): (Mac, Mac),
     (src, sport): (IpAddr, u16),
     (dst, dport): (IpAddr, u16),
@@ -89,7 +90,13 @@ pub(crate) fn write(
     message.fill(0x55);
     let sum_at = match proto {
         Proto::Icmp | Proto::Icmpv6 => {
-            message[..4].copy_from_slice(&[if proto == Proto::Icmp { 8 } else { 128 }, 0, 0, 0]);
+            let kind = match (proto, answer) {
+                (Proto::Icmp, false) => 8,
+                (Proto::Icmp, true) => 0,
+                (_, false) => 128,
+                (_, true) => 129,
+            };
+            message[..4].copy_from_slice(&[kind, 0, 0, 0]);
             message[4..6].copy_from_slice(&sport.to_be_bytes());
             2
         }

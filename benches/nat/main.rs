@@ -1,18 +1,18 @@
 //! What a packet costs in `Firewall::batch`: by number of flows, by what becomes of it, by family.
 //!
 //! In: which of it to measure (`64 v4 hit`; all, if nothing is said), and whether `short`ly, as is
-//! enough to count instructions. Out: a line of JSON for each. Never: the
-//! making of frames in what is measured, or an allocation while packets are decided, which is
-//! asserted. `cargo xtask bench nat` runs this and makes a table and a plot of it.
+//! enough to count instructions. Out: a line of JSON for each. Never: the making of frames in what is
+//! measured, or an allocation while packets are decided, which is asserted. `cargo xtask bench nat`
+//! runs this, makes a table and a plot of it, and has callgrind count.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod clock;
 mod frames;
 mod memory;
 mod town;
 
 use frames::Family;
 use std::hint::black_box;
-use std::time::Instant as Clock;
 use town::Town;
 use wire::{BATCH, DropReason, Verdict};
 
@@ -24,6 +24,8 @@ const FLOWS: [u32; 3] = [64, 1 << 16, 1_000_000];
 enum Work {
     /// They belong to flows, every other one inward.
     Hit,
+    /// The same of pings, which are looked at more closely than datagrams.
+    Long,
     /// They come from the world and belong to no flow.
     Miss,
     /// Each opens a flow that needs a port.
@@ -33,11 +35,12 @@ enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 4] = [Self::Hit, Self::Miss, Self::New, Self::Expire];
+    const ALL: [Self; 5] = [Self::Hit, Self::Long, Self::Miss, Self::New, Self::Expire];
 
     const fn word(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::Long => "long",
             Self::Miss => "miss",
             Self::New => "new",
             Self::Expire => "expire",
@@ -45,12 +48,29 @@ impl Work {
     }
 }
 
+/// For how long to measure.
+struct Pace {
+    /// Batches that warm up.
+    warm: usize,
+    /// Batches that count.
+    batches: usize,
+    /// Seconds of churn; less than what a settled flow lives without being used.
+    churn: u32,
+    /// Whether single inserts are timed. Callgrind does not bear the clock.
+    inserts: bool,
+}
+
+impl Pace {
+    const LONG: Self = Self { warm: 4000, batches: 40_000, churn: 240, inserts: true };
+    const SHORT: Self = Self { warm: 0, batches: 1000, churn: 80, inserts: false };
+}
+
 /// What was measured.
 #[derive(Default)]
 struct Cost {
     /// Of each batch (or tick): nanoseconds for one packet (or flow).
     nanos: Vec<f64>,
-    /// Of single inserts, each a batch of its own, in nanoseconds.
+    /// Of single inserts, each a batch of its own: nanoseconds of the processor.
     inserts: Vec<f64>,
     packets: u64,
     allocations: usize,
@@ -63,9 +83,10 @@ fn main() {
         let named: Vec<_> = chosen.iter().filter(|arg| among.contains(&arg.as_str())).collect();
         named.is_empty() || named.iter().any(|arg| *arg == word)
     };
-    let batches = if chosen.iter().any(|arg| arg == "short") { 1000 } else { 40_000 };
+    let pace = if chosen.iter().any(|arg| arg == "short") { Pace::SHORT } else { Pace::LONG };
     let numbers = FLOWS.map(|flows| flows.to_string());
     let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
+    let words = Work::ALL.map(Work::word);
     for flows in FLOWS {
         for family in Family::ALL {
             let count = flows.to_string();
@@ -73,24 +94,20 @@ fn main() {
                 continue;
             }
             let mut town = Town::new(flows, family);
-            for work in [Work::Hit, Work::Miss] {
-                if wanted(work.word(), &Work::ALL.map(Work::word)) {
-                    let cost = if work == Work::Hit {
-                        repeated(&mut town, batches, Town::hits, |v| matches!(v, Verdict::Emit(_)))
-                    } else {
-                        repeated(&mut town, batches / 4, Town::misses, |v| {
-                            *v == Verdict::Drop(DropReason::Unsolicited)
-                        })
-                    };
-                    report(flows, family, work, &cost, &town);
-                }
+            for work in Work::ALL.into_iter().filter(|w| wanted(w.word(), &words)) {
+                let emitted = |v: &Verdict| matches!(v, Verdict::Emit(_));
+                let refused = |v: &Verdict| *v == Verdict::Drop(DropReason::Unsolicited);
+                let cost = match work {
+                    Work::Hit => repeated(&mut town, &pace, Town::hits, emitted),
+                    Work::Long => repeated(&mut town, &pace, Town::pings, emitted),
+                    Work::Miss => repeated(&mut town, &pace, Town::misses, refused),
+                    Work::New | Work::Expire => continue,
+                };
+                report(flows, family, work, &cost, &town);
             }
             // Time passes in these, so they come last.
-            if [Work::New, Work::Expire]
-                .iter()
-                .any(|w| wanted(w.word(), &Work::ALL.map(Work::word)))
-            {
-                let (new, expire) = churned(&mut town);
+            if [Work::New, Work::Expire].iter().any(|w| wanted(w.word(), &words)) {
+                let (new, expire) = churned(&mut town, &pace);
                 report(flows, family, Work::New, &new, &town);
                 report(flows, family, Work::Expire, &expire, &town);
             }
@@ -101,20 +118,17 @@ fn main() {
 /// Batches of the same kind of packets, again and again.
 fn repeated(
     town: &mut Town,
-    batches: usize,
+    pace: &Pace,
     fill: fn(&mut Town),
     expected: fn(&Verdict) -> bool,
 ) -> Cost {
     let mut cost = Cost::default();
-    for nth in 0..batches + batches / 10 {
+    for nth in 0..pace.warm + pace.batches {
         fill(town);
         let before = memory::allocations();
-        let began = Clock::now();
-        decide(town);
-        let took = began.elapsed();
+        let took = town.decide(clock::passed);
         let allocations = memory::allocations() - before;
-        // The first tenth warms up.
-        if nth >= batches / 10 {
+        if nth >= pace.warm {
             cost.nanos.push(took.as_nanos() as f64 / BATCH as f64);
             cost.packets += BATCH as u64;
             cost.allocations += allocations;
@@ -124,15 +138,12 @@ fn repeated(
     cost
 }
 
-/// Seconds of churn; less than what a settled flow lives without being used.
-const CHURN: u32 = 240;
-
 /// Each second as many flows are opened as end. In every other second they come in batches, in the
 /// others alone.
-fn churned(town: &mut Town) -> (Cost, Cost) {
+fn churned(town: &mut Town, pace: &Pace) -> (Cost, Cost) {
     let (mut new, mut expire) = (Cost::default(), Cost::default());
-    for second in 0..CHURN {
-        let alone = second % 2 == 0;
+    for second in 0..pace.churn {
+        let alone = pace.inserts && second % 2 == 0;
         let batches = Town::NEWCOMERS / if alone { 1 } else { BATCH };
         for _ in 0..batches {
             if alone {
@@ -141,9 +152,9 @@ fn churned(town: &mut Town) -> (Cost, Cost) {
                 town.newcomers_batch();
             }
             let before = memory::allocations();
-            let began = Clock::now();
-            decide(town);
-            let nanos = began.elapsed().as_nanos() as f64;
+            // What else the machine does in the meantime is no part of an insert's latency.
+            let took = town.decide(if alone { clock::worked } else { clock::passed });
+            let nanos = took.as_nanos() as f64;
             new.allocations += memory::allocations() - before;
             assert!(town.verdicts.iter().all(|v| matches!(v, Verdict::Emit(_))));
             if alone {
@@ -155,9 +166,9 @@ fn churned(town: &mut Town) -> (Cost, Cost) {
         }
         town.second_passes();
         let before = memory::allocations();
-        let began = Clock::now();
+        let began = clock::passed();
         tick(town);
-        let nanos = began.elapsed().as_nanos() as f64;
+        let nanos = (clock::passed() - began).as_nanos() as f64;
         expire.allocations += memory::allocations() - before;
         if second > Town::NEWCOMERS_LIVE {
             expire.nanos.push(nanos / Town::NEWCOMERS as f64);
@@ -167,13 +178,7 @@ fn churned(town: &mut Town) -> (Cost, Cost) {
     (new, expire)
 }
 
-/// What is measured; by its name callgrind knows where to count.
-#[inline(never)]
-fn decide(town: &mut Town) {
-    black_box(town).decide();
-}
-
-/// The same of ticks.
+/// What is measured of ticks; by its name callgrind knows where to count.
 #[inline(never)]
 fn tick(town: &mut Town) {
     black_box(town).tick();

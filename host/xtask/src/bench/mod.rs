@@ -5,6 +5,7 @@
 
 mod counts;
 mod figures;
+mod instructions;
 mod nat;
 mod plot;
 mod profile;

@@ -1,8 +1,10 @@
 //! `cargo xtask bench nat`: what a packet costs in the firewall alone, on this machine.
 //!
 //! In: the lines that benches/nat prints. Out: a table, the same as JSON, and a plot of the cost
-//! against the number of flows, under target/bench. Never: frames on a ring; see `bench xen`.
+//! against the number of flows, under target/bench; then what `instructions` counts. Never: frames on
+//! a ring; see `bench xen`.
 
+use super::instructions;
 use super::table::{self, Table};
 use clap::Args;
 use plotters::prelude::*;
@@ -12,7 +14,7 @@ use std::fs;
 use std::process::Command;
 
 /// Columns of the table.
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "flows",
     "family",
     "packets",
@@ -20,6 +22,7 @@ const COLUMNS: [&str; 9] = [
     "ns a packet, best",
     "allocations",
     "insert p99.9, ns",
+    "insert longest, ns",
     "bytes a flow",
     "shown by",
 ];
@@ -29,11 +32,14 @@ const SHOWN_BY: &str = "cargo xtask bench nat";
 /// What is asked for.
 #[derive(Args)]
 pub(crate) struct Nat {
-    /// Replace the table in docs/SPECIFICATION.md
+    /// Replace the tables in docs/SPECIFICATION.md, and benches/nat/instructions.json
     #[arg(long)]
     write: bool,
-    /// Only this: a number of flows, `v4` or `v6`, `hit`, `miss`, `new` or `expire`
-    #[arg(value_name = "WHAT", conflicts_with = "write")]
+    /// Only count instructions (with callgrind), and compare them with benches/nat/instructions.json
+    #[arg(long)]
+    instructions: bool,
+    /// Only the time of this: a number of flows, `v4` or `v6`, `hit`, `long`, `miss`, `new` or `expire`
+    #[arg(value_name = "WHAT", conflicts_with_all = ["write", "instructions"])]
     only: Vec<String>,
 }
 
@@ -47,12 +53,20 @@ struct Cost {
     best_nanos: f64,
     allocations: u64,
     insert_p999_nanos: f64,
+    insert_max_nanos: f64,
     bytes_per_flow: u64,
 }
 
 impl Nat {
     /// Builds with the kernel's profile, measures, reports.
     pub(crate) fn run(&self, layout: &Layout) -> Result<()> {
+        if !self.instructions {
+            self.time(layout)?;
+        }
+        if self.only.is_empty() { instructions::measure(layout, self.write) } else { Ok(()) }
+    }
+
+    fn time(&self, layout: &Layout) -> Result<()> {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(&layout.root).args(["bench", "--quiet", "--package", "tidegate"]);
         cargo.args(["--profile", "kernel", "--bench", "nat", "--"]).args(&self.only);
@@ -74,11 +88,7 @@ impl Nat {
 
 impl Cost {
     fn row(&self) -> Vec<String> {
-        let insert = if self.insert_p999_nanos > 0.0 {
-            format!("{:.0}", self.insert_p999_nanos)
-        } else {
-            "-".to_owned()
-        };
+        let insert = |nanos: f64| if nanos > 0.0 { format!("{nanos:.0}") } else { "-".to_owned() };
         vec![
             self.flows.to_string(),
             self.family.clone(),
@@ -86,7 +96,8 @@ impl Cost {
             format!("{:.0}", self.nanos),
             format!("{:.0}", self.best_nanos),
             self.allocations.to_string(),
-            insert,
+            insert(self.insert_p999_nanos),
+            insert(self.insert_max_nanos),
             self.bytes_per_flow.to_string(),
             format!("`{SHOWN_BY}`"),
         ]
@@ -114,7 +125,7 @@ fn drawn(costs: &[Cost]) -> std::result::Result<String, Box<dyn std::error::Erro
         .y_label_area_size(60)
         .build_cartesian_2d((50_f64..1_500_000_f64).log_scale(), 0_f64..highest)?;
     chart.configure_mesh().x_desc("flows").y_desc("ns a packet, median").draw()?;
-    for (nth, work) in ["hit", "miss", "new", "expire"].into_iter().enumerate() {
+    for (nth, work) in ["hit", "long", "miss", "new", "expire"].into_iter().enumerate() {
         for (family, width) in [("v4", 3), ("v6", 1)] {
             let style = Palette99::pick(nth).stroke_width(width);
             let of_line = costs.iter().filter(|c| c.work == work && c.family == family);
@@ -146,6 +157,7 @@ mod tests {
             best_nanos: 50.0,
             allocations: 0,
             insert_p999_nanos: 0.0,
+            insert_max_nanos: 0.0,
             bytes_per_flow: 120,
         };
         let svg = drawn(&[cost(64), cost(1_000_000)]).unwrap();
