@@ -23,6 +23,8 @@ pub(crate) enum Stage {
     Clippy,
     /// unit, property, model and simulation tests
     Unit,
+    /// one client of sixty-four floods with 100,000 packets a second for ten simulated minutes
+    Flood,
     /// the firewall on Linux, against programs of others in network namespaces
     Hosted,
     /// what is brought to dom0 of Qubes OS, and whether a kernel built elsewhere is the same
@@ -86,7 +88,13 @@ impl Stage {
                      --bin hostile --bin load --features kernel --profile kernel -- -D warnings",
                 ],
             ),
-            Self::Unit => harness(layout, &["--workspace"]),
+            Self::Unit => harness(cargo(layout), &["--workspace"]),
+            Self::Flood => {
+                let mut full = cargo(layout);
+                full.env("TIDEGATE_FLOOD", "full");
+                let flood = ["--profile", "kernel", "--package", "tidegate-nat", "--test", "flood"];
+                harness(full, &flood)
+            }
             Self::Hosted => hosted::world(layout),
             Self::Packages => packages::all(layout),
             Self::Conformance => {
@@ -118,8 +126,8 @@ fn check(layout: &Layout, commands: &[&str]) -> Result<Count> {
 }
 
 /// Runs `cargo test` on `what` and counts what its harnesses report.
-fn harness(layout: &Layout, what: &[&str]) -> Result<Count> {
-    let mut child = cargo(layout)
+fn harness(mut cargo: Command, what: &[&str]) -> Result<Count> {
+    let mut child = cargo
         .arg("test")
         .args(what)
         .args(["--no-fail-fast", "--quiet", "--", "--format", "pretty"])

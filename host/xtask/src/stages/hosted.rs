@@ -3,7 +3,7 @@
 //! In: the machine, which gets the programs if it has them not. Out: what the tests in
 //! host/cli/tests/world came to. Never: runs without root, of which it then says so.
 
-use super::{Count, harness};
+use super::{Count, cargo, harness};
 use crate::provide::provide;
 use rig::{Layout, Result};
 use std::os::unix::fs::MetadataExt;
@@ -28,5 +28,5 @@ pub(super) fn world(layout: &Layout) -> Result<Count> {
         return Ok(Count::default());
     }
     provide(&PROGRAMS)?;
-    harness(layout, &["--package", "tidegate-cli", "--test", "world"])
+    harness(cargo(layout), &["--package", "tidegate-cli", "--test", "world"])
 }
