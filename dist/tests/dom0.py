@@ -20,7 +20,8 @@ sys.path.insert(0, str(LIBRARY))
 RUN = """
 import sys, runpy, time, pathlib
 sys.path.insert(0, {library!r})
-from tidegate_dom0 import image
+from tidegate_dom0 import console, image
+console.CONSOLE = pathlib.Path({console!r})
 image.KERNELS = pathlib.Path({kernels!r})
 real, clock = time.sleep, [0.0]
 time.monotonic = lambda: clock[0]
@@ -31,7 +32,12 @@ time.sleep = sleep
 sys.argv = {argv!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a command as it is, but for the folder of kernels and for waiting, which takes no time."""
+"""Runs a command as it is, but for the folders of kernels and logs and for waiting, which takes no time."""
+
+
+def said(name):
+    """What the firewall says, written down by its own tests (tests/said.rs)."""
+    return (DIST / "tests" / "said" / name).read_text(encoding="utf-8")
 
 
 def vm(netvm="*", running=True, **prefs):
@@ -93,10 +99,18 @@ class Dom0Test(unittest.TestCase):
     def defect(self, *names):
         self.change(lambda state: state.update(defects=list(names)))
 
+    def log(self, text):
+        """Lets the console of the firewall have said this, as xenconsoled writes it down."""
+        folder = self.folder / "console"
+        folder.mkdir(exist_ok=True)
+        lines = "".join(f"[2026-11-22 19:20:00] {line}\r\n" for line in text.splitlines())
+        (folder / "guest-sys-tidegate.log").write_text(lines, encoding="utf-8", newline="")
+
     def tidegate(self, command, *args):
         """Runs `tidegate-COMMAND`: exit code, and all it said."""
         argv = [str(DIST / "qubes" / "bin" / f"tidegate-{command}"), *args]
-        code = RUN.format(library=str(LIBRARY), kernels=str(self.kernels), argv=argv)
+        code = RUN.format(library=str(LIBRARY), kernels=str(self.kernels),
+                          console=str(self.folder / "console"), argv=argv)
         done = subprocess.run([sys.executable, "-c", code], env=self.environment, cwd=self.folder,
                               capture_output=True, text=True, timeout=120, check=False)
         return done.returncode, done.stdout + done.stderr

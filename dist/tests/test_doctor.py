@@ -1,15 +1,14 @@
-"""What tidegate-doctor finds, and what it says to type next."""
+"""What tidegate-doctor finds in what the firewall says, and what it says to type next."""
 
 import json
 import unittest
 
-from dom0 import Dom0Test
+from dom0 import Dom0Test, said
+from tidegate_dom0 import health
 
-STATUS = """policy qubes.tide 5323f9a4
-uplink up
-flows 12 of 85890
-client 10.137.0.16 rules 3 rules
-"""
+HEALTHY = "".join(line for line in said("status").splitlines(True) if "blocked" not in line)
+BLOCKED = next(line for line in said("status").splitlines() if "blocked: rule" in line).partition(" rules ")[2]
+BOOT = "Tidegate 0.1.0 booting: PVH, 32 MiB, entropy: {}\n"
 
 
 class Doctor(Dom0Test):
@@ -17,8 +16,9 @@ class Doctor(Dom0Test):
         super().setUp()
         self.does("setup")
         self.does("move", "work")
-        self.answers({"tidegate.Status": STATUS.replace("10.137.0.16", self.address("work")),
-                      "tidegate.Log": "uplink up\ndrop clients -> uplink: tcp 10.137.0.16 -> 1.1.1.1:25, qubes.tide:7\n"})
+        self.log(BOOT.format("RDRAND") + said("console"))
+        self.answers({"tidegate.Status": HEALTHY.replace("10.137.0.10", self.address("work")),
+                      "tidegate.Log": said("log")})
 
     def answers(self, services):
         self.change(lambda state: state.update(services=services))
@@ -38,22 +38,45 @@ class Doctor(Dom0Test):
         self.assertIn(f"next: {next_command}", said)
 
     def test_a_healthy_one_has_nothing_to_do_and_shows_the_last_drop_with_its_rule(self):
-        said = self.does("doctor")
-        self.assertIn("nothing to do", said)
-        self.assertIn(f"client {self.address('work')} (work): rules 3 rules", said)
-        self.assertIn("qubes.tide:7", said)
-        self.assertIn("SHA-256 ", said)
+        told = self.does("doctor")
+        self.assertIn("nothing to do", told)
+        self.assertIn(f"client {self.address('work')} (work): 2 rules", told)
+        self.assertIn("note  reject clients -> uplink: udp 10.137.0.10:4000 -> 93.184.216.34:25, "
+                      "qubes:1, rule 1 of the VM\n", told)
+        self.assertIn("SHA-256 ", told)
+        self.assertIn("entropy: RDRAND", told)
+
+    def test_drops_are_taken_from_the_console_if_nobody_answers_for_them(self):
+        self.answers({"tidegate.Status": self.state["services"]["tidegate.Status"]})
+        self.assertIn("note  reject clients -> uplink: udp 10.137.0.10:4000", self.does("doctor"))
+
+    def test_weak_entropy_is_told_of(self):
+        self.log(BOOT.format("clock jitter") + said("console"))
+        self.assertIn("note  Tidegate 0.1.0 booting: PVH, 32 MiB, entropy: clock jitter", self.does("doctor"))
+
+    def test_every_line_of_a_status_is_read(self):
+        status = health.read_status(said("status"))
+        self.assertEqual((status.uplink, status.other), ("up", []))
+        self.assertRegex(status.policy, "^qubes [0-9a-f]{64}$")
+        self.assertRegex(status.flows, "^[0-9]+ of [0-9]+$")
+        self.assertEqual([*status.clients], ["10.137.0.10", "10.137.0.11", "10.137.0.12"])
+        self.assertEqual([*status.absent], ["10.137.0.77", "10.137.0.78"])
+        self.assertEqual(status.clients["10.137.0.12"], "blocked: dom0 has committed none")
+
+    def test_a_line_of_a_newer_kernel_is_shown(self):
+        self.status("uplink up\n", "uplink up\nmoon full\n")
+        self.assertIn("ok    moon full", self.does("doctor"))
 
     def test_for_a_program_there_is_json(self):
         found = json.loads(self.does("doctor", "--json"))
         self.assertEqual({finding["level"] for finding in found} - {"ok", "note"}, set())
 
     def test_a_blocked_client_is_named_with_the_reason(self):
-        self.status("rules 3 rules", "rules blocked: rule 0002: unknown key dsthots")
-        self.bad("(work): rules blocked: rule 0002: unknown key dsthots", "qvm-firewall work list")
+        self.status("rules 2\n", f"rules {BLOCKED}\n")
+        self.bad(f"(work): {BLOCKED}", "qvm-firewall work list")
 
     def test_a_running_qube_that_is_not_connected_is_found(self):
-        self.status(f"client {self.address('work')} rules 3 rules\n", "")
+        self.status(f"client {self.address('work')} rules 2\n", "")
         self.bad("work", "tidegate-rollback work, then tidegate-move work")
 
     def test_a_dead_uplink_points_at_the_netvm(self):
@@ -81,7 +104,7 @@ class Doctor(Dom0Test):
         self.bad("it is the updatevm", "qubes-prefs updatevm")
 
     def test_what_a_qube_sends_cannot_move_the_cursor(self):
-        self.status("3 rules", "3 rules \x1b[2J")
+        self.status("rules 2", "rules 2 \x1b[2J")
         self.assertNotIn("\x1b", self.does("doctor"))
 
     def test_without_a_firewall_it_says_how_to_get_one(self):

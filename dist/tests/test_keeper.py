@@ -3,11 +3,11 @@
 import itertools
 import unittest
 
-import dom0  # noqa: F401  (puts the library on the path)
+import dom0
 from tidegate_dom0.keeper import LIMIT, WINDOW, Act, decide
 
-DEATH = "client domain 3 vif 0 up\npanic: out of memory\n"
-END = "uplink down\nending: Poweroff\n"
+END = dom0.said("console")
+DEATH = END.replace("ending: Poweroff", "panic: out of memory")
 
 
 class Table(unittest.TestCase):
@@ -32,6 +32,10 @@ class Table(unittest.TestCase):
             case _:
                 return Act.START
 
+    def test_an_end_is_known_with_the_time_that_xenconsoled_writes_before_it(self):
+        for end in ("ending: Poweroff", "ending: Reboot"):
+            self.assertIs(decide(True, False, f"[2026-11-22 19:20:00] {end}\r\n", [], 0.0), Act.REST)
+
     def test_an_end_long_ago_does_not_excuse_a_death(self):
         self.assertIs(decide(True, False, END + DEATH, [], 0.0), Act.START)
 
@@ -39,17 +43,18 @@ class Table(unittest.TestCase):
 class Service(dom0.Dom0Test):
     def test_a_firewall_that_keeps_dying_is_started_three_times_and_each_log_kept(self):
         self.does("setup")
-        console, kept = self.folder / "console", self.folder / "kept"
-        console.mkdir()
-        (console / "guest-sys-tidegate.log").write_text(DEATH, encoding="utf-8")
+        kept = self.folder / "kept"
+        self.log(DEATH)
         self.change(lambda state: (state["vms"]["sys-tidegate"].update(running=True),
                                    state.update(defects=["dies"])))
-        code, said = self.tidegate("keeper", "--console", str(console), "--keep-in", str(kept))
+        code, said = self.tidegate("keeper", "--keep-in", str(kept))
         self.assertEqual(code, 1, said)
         self.assertIn("died 4 times", said)
         self.assertEqual([call for call in self.state["calls"] if call[0] == "qvm_start"][-3:],
                          [["qvm_start", "sys-tidegate"]] * 3)
-        self.assertTrue(list(kept.glob("death-*.log")))
+        logs = [log.read_text(encoding="utf-8") for log in kept.glob("death-*.log")]
+        self.assertEqual(len(logs), 4)
+        self.assertTrue(all("panic: out of memory" in log for log in logs))
 
 
 if __name__ == "__main__":

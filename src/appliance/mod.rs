@@ -96,7 +96,6 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
                 Work::Busy => {}
                 Work::Idle(until) => self.sleep(until),
                 Work::End(why) => {
-                    self.say(format_args!("ending: {why:?}"));
                     self.h.shutdown(why);
                     return why;
                 }
@@ -120,6 +119,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
             self.store.pump(&mut self.h);
         }
         if let Some(why) = self.control.due(now) {
+            self.say(format_args!("ending: {why:?}"));
             return Work::End(why);
         }
         // A ring that was found empty signals the next frame, and poll does not sleep over a signal

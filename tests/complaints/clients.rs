@@ -66,7 +66,7 @@ fn dom0_takes_memory_away_and_the_firewall_runs_out_of_it() {
 fn after_some_sixty_qubes_no_more_can_be_started() {
     let world = World::new(4);
     let mut before = None;
-    for n in 0..80 {
+    for n in 0..70 {
         let client = world.client(10 + n, &[ANY]);
         assert!(world.passes(&client, 4000), "qube {n}");
         let vifs = std::slice::from_ref(&client.spec);

@@ -217,6 +217,8 @@ class Dom0:
         if words[0] == "--service":
             name, service = words[1:]
             answer = self.state.get("services", {}).get(service)
+            if isinstance(answer, dict):
+                answer = answer.get(sys.stdin.read(), "what?: not SOURCE DESTINATION\n")
             if not self.vm(name)["running"] or answer is None:
                 raise Refused("Request refused")
             return answer

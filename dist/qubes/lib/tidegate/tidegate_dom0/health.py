@@ -5,13 +5,10 @@ next command to type. Never: changes anything, or takes silence for health.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from . import image, moves, setup
+from . import console, image, moves, setup
 from .qubes import Qube
-from .tools import ToolError, printable
-
-CONSOLE = Path("/var/log/xen/console")
+from .tools import ToolError
 
 DROPS_SHOWN = 5
 
@@ -39,7 +36,7 @@ class Status:
     absent: dict = field(default_factory=dict)
     """The same for addresses that have rules and no client."""
     other: list = field(default_factory=list)
-    """Lines of a newer kernel, which this program does not know."""
+    """Lines that are shown as they are."""
 
 
 def read_status(text):
@@ -64,15 +61,15 @@ def examine(firewall):
     found = [*of_the_qube(firewall), *of_the_kernel(firewall)]
     if not firewall.running():
         return [*found, Finding("BAD", f"{firewall} does not run", f"qvm-start {firewall}")]
-    console = read_console(firewall)
-    found.extend(of_the_start(console))
+    said = console.read(firewall)
+    found.extend(of_the_start(said))
     try:
         status = read_status(firewall.ask("tidegate.Status"))
     except ToolError as silent:
         return [*found, Finding("BAD", f"it does not answer ({silent})",
-                                f"the old firewall again: tidegate-rollback; then read {log_of(firewall)}")]
+                                f"the old firewall again: tidegate-rollback; then read {console.log_of(firewall)}")]
     found.extend(of_the_status(status, firewall))
-    return [*found, *of_drops(firewall, console)]
+    return [*found, *of_drops(firewall, said)]
 
 
 def of_the_qube(firewall):
@@ -99,11 +96,11 @@ def of_the_kernel(firewall):
         yield Finding("note", f"{image.newest()} is installed, {kernel} is used", "tidegate-setup")
 
 
-def of_the_start(console):
+def of_the_start(said):
     """The line of the last boot: version, mode, memory, entropy."""
-    boots = [line for line in console if " booting: " in line]
+    boots = [line for line in said if " booting: " in line]
     if boots:
-        weak = "entropy: jitter" in boots[-1]
+        weak = "entropy: clock jitter" in boots[-1]
         yield Finding("note" if weak else "ok", boots[-1],
                       "a processor without RDRAND: ports are drawn from the timing of its own clock" if weak else "")
 
@@ -120,34 +117,24 @@ def of_the_status(status, firewall):
     for address, rules in status.clients.items():
         name = names.get(address, "no qube of dom0's")
         blocked = rules.startswith("blocked")
-        yield Finding("BAD" if blocked else "ok", f"client {address} ({name}): rules {rules}",
+        yield Finding("BAD" if blocked else "ok", f"client {address} ({name}): {rules}{'' if blocked else ' rules'}",
                       f"qvm-firewall {name} list" if blocked else "")
     for address, name in names.items():
         if address not in status.clients and Qube(name).running():
             yield Finding("BAD", f"{name} ({address}) runs and is not connected",
                           f"tidegate-rollback {name}, then tidegate-move {name}")
+    for line in status.other:
+        yield Finding("ok", line)
 
 
-def of_drops(firewall, console):
+def of_drops(firewall, said):
     """The last packets refused, each with its rule."""
     try:
-        lines = firewall.ask("tidegate.Log").splitlines()
+        said = console.lines(firewall.ask("tidegate.Log"))
     except ToolError:
-        lines = console
-    for line in [line for line in lines if line.startswith(("drop ", "reject "))][-DROPS_SHOWN:]:
+        pass
+    for line in console.refusals(said)[-DROPS_SHOWN:]:
         yield Finding("note", line)
-
-
-def log_of(firewall):
-    return CONSOLE / f"guest-{firewall}.log"
-
-
-def read_console(firewall):
-    """The lines of its console, made safe to print; none if there is no log."""
-    try:
-        return printable(log_of(firewall).read_text(encoding="utf-8", errors="replace")).splitlines()
-    except OSError:
-        return []
 
 
 def worst(found):

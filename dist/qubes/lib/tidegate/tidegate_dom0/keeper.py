@@ -7,6 +7,8 @@ again wants eyes, not another try.
 
 from enum import Enum
 
+from . import console
+
 LIMIT = 3
 WINDOW = 600.0
 """Seconds."""
@@ -39,8 +41,8 @@ def decide(seen_running, running, last_words, starts, now):
 
 def told_to_end(last_words):
     """Whether the console ends with the line of an orderly end."""
-    lines = [line for line in last_words.splitlines() if line.strip()]
-    return bool(lines) and lines[-1].strip() in ("ending: Poweroff", "ending: Reboot")
+    lines = console.lines(last_words)
+    return bool(lines) and lines[-1] in ("ending: Poweroff", "ending: Reboot")
 
 
 def recent(starts, now):

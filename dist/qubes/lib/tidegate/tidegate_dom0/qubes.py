@@ -90,14 +90,14 @@ class Qube:
     def kill(self):
         run("qvm-kill", self.name)
 
-    def ask(self, service, seconds=20):
-        """What the qube's own service answers, made safe to print.
+    def ask(self, service, feed=None, seconds=20):
+        """What the qube's own service answers to `feed`, made safe to print.
 
         Raises ToolError when it does not answer. Nothing is started for it.
         """
         return printable(
             run("qvm-run", "--pass-io", "--no-gui", "--no-autostart", "--service", self.name, service,
-                seconds=seconds)
+                feed=feed, seconds=seconds)
         )
 
     def shell(self, command, seconds=60):
