@@ -8,6 +8,8 @@ mod chaos;
 #[path = "qubes/fake.rs"]
 mod fake;
 mod machine;
+#[path = "qubes/model.rs"]
+mod model;
 #[path = "qubes/names.rs"]
 mod names;
 #[path = "qubes/network.rs"]

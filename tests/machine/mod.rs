@@ -66,13 +66,13 @@ impl Client {
     }
 }
 
-/// The parts of a simulated machine hold each other, so that it is never freed; with the appliance at
-/// least what is large is.
+/// The parts of a simulated machine hold each other: they have to be let go of.
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Ok(mut appliance) = self.appliance.try_borrow_mut() {
             *appliance = None;
         }
+        self.sim.scrap();
     }
 }
 

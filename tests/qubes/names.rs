@@ -39,7 +39,7 @@ fn tell(world: &World, (asked, id): (Tuple, u16)) {
     world.machine.settle();
 }
 
-fn ask(world: &World, client: &Client) {
+pub(crate) fn ask(world: &World, client: &Client) {
     let spec = Spec::udp((client.addr, 5000), (DNS, 53)).payload(&query(7));
     client.send(spec.macs(Mac::BACKEND, CLIENT_MAC).frame());
     world.machine.settle();

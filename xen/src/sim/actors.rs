@@ -73,6 +73,15 @@ impl Sim {
         }
     }
 
+    /// Takes all actors off the machine and frees them. They hold handles to it and to each other, which
+    /// would keep it for ever: to be called by whoever made it, when it is of no more use.
+    pub fn scrap(&self) {
+        let actors =
+            self.world.actors.try_borrow_mut().map(|mut actors| core::mem::take(&mut *actors));
+        // Freed when nothing is borrowed any more: what they hold gives itself back.
+        drop(actors);
+    }
+
     /// `xl pause` and `xl unpause`: the domain takes no turns, and all else is as if it did.
     pub fn pause(&self, dom: DomId, paused: bool) {
         for slot in self.world.actors.borrow_mut().iter_mut().filter(|s| s.dom == dom) {
