@@ -17,6 +17,7 @@ sys-tidegate:
       - virt-mode: pvh
       - provides-network: true
       - netvm: sys-net
+      - include-in-backups: true
     - features:
       - enable:
         - qubes-firewall
