@@ -8,6 +8,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Those that only long texts get: language.rs shows the first, and for the second it takes rules without
+/// any structure by the thousand.
+const OF_LONG_TEXTS: [&str; 2] = ["invalid", "too-tangled"];
+
 /// What stands before the policies of codes.md that have no zone.
 const HEAD: &str = "zone uplink = netfront 0\nzone clients = netback\n\
     nat clients -> uplink masquerade\nvm work = 10.137.0.10\n";
@@ -66,7 +70,8 @@ fn each_odd_policy_is_remarked_upon_with_the_text_beside_it() {
 #[test]
 fn each_kind_of_remark_is_made_about_some_policy_and_explained() {
     let all = policies("broken").into_iter().chain(policies("odd"));
-    let made: BTreeSet<_> = all.flat_map(|path| found(&path)).map(|one| one.code).collect();
+    let made = all.flat_map(|path| found(&path)).map(|one| one.code);
+    let made: BTreeSet<_> = made.chain(OF_LONG_TEXTS).collect();
     let explained: BTreeSet<_> = lang::codes().map(|explained| explained.code).collect();
     assert_eq!(made, explained);
 
@@ -82,9 +87,6 @@ fn each_kind_of_remark_is_made_about_some_policy_and_explained() {
             }
         }
     }
-    // Unreachable from any text a test would want: a mistake the compiler itself would have made, and
-    // rules without any structure by the thousand.
-    assert!(written.remove("invalid") && written.remove("too-tangled"));
     assert!(written.len() > 25, "the codes are no longer found in the sources: {written:?}");
     let unexplained: Vec<_> =
         written.iter().filter(|code| !explained.contains(code.as_str())).collect();
@@ -104,7 +106,7 @@ fn codes(source: &str) -> BTreeSet<String> {
 #[test]
 fn explanations_show_what_they_tell() {
     assert!(lang::explain_code("shadowed").is_some() && lang::explain_code("nonsense").is_none());
-    for explained in lang::codes() {
+    for explained in lang::codes().filter(|one| !OF_LONG_TEXTS.contains(&one.code)) {
         let blocks: Vec<_> = explained.text.split("```").map(str::trim).collect();
         let [told, wrong, between, right, ""] = blocks[..] else {
             panic!("{}: {blocks:?}", explained.code)

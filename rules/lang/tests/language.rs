@@ -148,10 +148,17 @@ fn expectations_see_the_redirect() {
 }
 
 #[test]
-fn a_file_whose_name_cannot_be_logged_is_refused() {
+fn what_no_kernel_takes_is_refused() {
+    let refused = |name: &str, text: &str| compile(name, text).unwrap_err()[0].render();
     let name = "x".repeat(300) + ".tide";
-    let mistakes = compile(&name, HEAD).unwrap_err();
-    assert_eq!(mistakes[0].code, "invalid");
+    let why =
+        "error[invalid]: this file makes no policy: a name is empty, too long or not printable";
+    assert!(refused(&name, HEAD).starts_with(why), "{}", refused(&name, HEAD));
+    let routes = |n: u8| (0..n).map(|n| format!("route 10.0.{n}.0/24 via 192.0.2.1\n")).collect();
+    let text = |n| [HEAD, &routes(n) as &String].concat();
+    assert!(compile("x", &text(64)).is_ok());
+    let why = "error[invalid]: this file makes no policy: ";
+    assert!(refused("x", &text(65)).starts_with(why), "{}", refused("x", &text(65)));
 }
 
 #[test]
