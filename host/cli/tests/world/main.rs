@@ -6,16 +6,20 @@
 
 mod net;
 
-use net::{FIREWALL, Mtus, RESOLVER, SERVER, SERVER6, World, succeeded};
+use net::{FIREWALL, Mtus, RESOLVER, SERVER, SERVER6, World, succeeded, wait};
 use std::os::unix::fs::MetadataExt;
 
 /// A world, if we may make one.
 fn world(mtus: Mtus) -> Option<World> {
-    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
-        return Some(World::new(mtus));
+    may_make_one().then(|| World::new(mtus))
+}
+
+fn may_make_one() -> bool {
+    let may = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !may {
+        println!("SKIPPED: only root can make network namespaces");
     }
-    println!("SKIPPED: only root can make network namespaces");
-    None
+    may
 }
 
 const DNS: &str = "dnsmasq --keep-in-foreground --no-daemon --conf-file=/dev/null --no-resolv \
@@ -164,6 +168,49 @@ fn all_kinds_of_traffic_at_once_lose_nothing() {
     let said = succeeded("iperf3 of UDP", udp.wait_with_output().unwrap());
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(report["end"]["sum"]["lost_packets"], 0, "{said}");
+}
+
+/// rsyslogd takes each line apart, as RFC 5424 has it.
+#[test]
+fn a_receiver_of_the_log_understands_each_line() {
+    if !may_make_one() {
+        return;
+    }
+    let place = |name: &str| format!("{}/syslog-{name}", env!("CARGO_TARGET_TMPDIR"));
+    let (policy, config, log) = (place("policy.tide"), place("rsyslog.conf"), place("log"));
+    let text = format!(
+        "zone uplink = netfront 0 zone clients = netback nat clients -> uplink masquerade
+         syslog {SERVER} accepted refused
+         policy clients -> uplink {{
+             accept icmp
+             reject port-unreachable udp 4000 log critical
+             drop
+         }}"
+    );
+    let parts =
+        "%syslogfacility-text%.%syslogseverity-text% %hostname% %app-name% %procid% %msg%\\n";
+    let receiver = format!(
+        "module(load=\"imudp\") input(type=\"imudp\" port=\"514\")
+         template(name=\"parts\" type=\"string\" string=\"{parts}\")
+         action(type=\"omfile\" file=\"{log}\" template=\"parts\")\n"
+    );
+    std::fs::write(&policy, text).unwrap();
+    std::fs::write(&config, receiver).unwrap();
+    drop(std::fs::remove_file(&log));
+    let mut world = World::with_policy(Mtus::WIDE, &policy);
+    world.serve(&format!("rsyslogd -n -iNONE -f {config}"), 514);
+    world.exec("work", &format!("ping -n -c 1 -W 5 {SERVER}"));
+    for port in [4000, 4001] {
+        world.run("work", &format!("dig +tries=1 +time=1 -p {port} @{SERVER} example.test"));
+    }
+    for line in [
+        "local0.info 198.51.100.2 tidegate - accept clients -> uplink: icmp ",
+        "local0.crit 198.51.100.2 tidegate - critical: reject clients -> uplink: udp 10.137.0.10:",
+        "local0.notice 198.51.100.2 tidegate - drop clients -> uplink: udp 10.137.0.10:",
+    ] {
+        let told = || std::fs::read_to_string(&log).unwrap_or_default();
+        wait(line, || told().lines().any(|said| said.replace("  ", " ").starts_with(line)));
+    }
 }
 
 /// Moves 32 MiB by TCP.

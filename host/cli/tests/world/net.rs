@@ -55,6 +55,11 @@ pub struct World {
 impl World {
     /// A world in which `work` can reach `server` through the firewall.
     pub fn new(mtus: Mtus) -> Self {
+        Self::with_policy(mtus, concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/open.tide"))
+    }
+
+    /// A world whose firewall obeys the policy in this file.
+    pub fn with_policy(mtus: Mtus, policy: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut world = Self { id: format!("tg{}-{count}", std::process::id()), daemons: vec![] };
@@ -74,7 +79,7 @@ impl World {
         world.plug("isp", "wan", &["198.51.100.1/24", "fd51::1/64"]);
         world.plug("isp", "far", &["203.0.113.1/24", "fd20::1/64"]);
         world.plug("server", "eth0", &["203.0.113.10/24", "203.0.113.11/24", "fd20::10/64"]);
-        world.start_firewall();
+        world.start_firewall(policy);
         // The firewall holds the TAP, wherever its interface is.
         ip(&format!("-n {isp} link set vif netns {work}"));
         world.plug("work", "vif", &["10.137.0.10/24", "fd09::10/64"]);
@@ -99,8 +104,7 @@ impl World {
     }
 
     /// Starts it, and returns when it knows both of its next hops.
-    fn start_firewall(&mut self) {
-        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/open.tide");
+    fn start_firewall(&mut self, policy: &str) {
         let mut child = self
             .command("isp", env!("CARGO_BIN_EXE_tidegate"))
             .args([
@@ -175,12 +179,8 @@ impl World {
             .spawn()
             .unwrap();
         self.daemons.push(Daemon(child));
-        let end = Instant::now() + DEADLINE;
         let listens = || self.exec("server", "ss -Hlntu").contains(&format!(":{port} "));
-        while !listens() {
-            assert!(Instant::now() < end, "{program} does not listen on {port}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait(&format!("{program} listening on {port}"), listens);
     }
 }
 
@@ -190,6 +190,15 @@ impl Drop for World {
         for name in NAMESPACES {
             let _ = Command::new("ip").args(["netns", "del", &self.ns(name)]).status();
         }
+    }
+}
+
+/// Waits for something that is named.
+pub fn wait(what: &str, mut is: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !is() {
+        assert!(Instant::now() < end, "waited for {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -9,13 +9,14 @@ use rig::{Layout, Result};
 use std::os::unix::fs::MetadataExt;
 
 /// A program looked for, and the package that brings it.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("nmap", "nmap"),
     ("ping", "iputils-ping"),
+    ("rsyslogd", "rsyslog"),
     ("stun", "stun-client"),
     ("sysctl", "procps"),
     ("traceroute", "traceroute"),
