@@ -93,8 +93,15 @@ fn a_policy_that_is_brought_counts_and_one_that_is_none_changes_nothing() {
 #[test]
 fn four_calls_run_at_once_and_the_others_wait_their_turn() {
     let world = World::new(3);
+    let mapped = || world.machine.sim.holdings(crate::machine::TIDEGATE).mapped;
+    let (idle, mut most) = (mapped(), 0);
     let calls: Vec<usize> = (0..30).map(|_| world.dom0.call("tidegate.Stats", b"")).collect();
-    world.machine.wait("all", || calls.iter().all(|call| world.dom0.outcome(*call).is_some()));
+    world.machine.wait("all", || {
+        most = most.max(mapped() - idle);
+        calls.iter().all(|call| world.dom0.outcome(*call).is_some())
+    });
+    // The page of each channel and its two rings.
+    assert_eq!(most, 4 * 3);
     for call in calls {
         assert_eq!(world.dom0.outcome(call).unwrap().exit, Some(0));
     }
