@@ -1,5 +1,5 @@
-//! What rules cost: how long a policy takes to be read, studied and prepared, and what a new flow pays
-//! for being asked about, by the number of rules.
+//! What rules cost: how long a policy takes to be read, studied, put into a kernel and prepared, and what
+//! a new flow pays for being asked about, by the number of rules.
 //!
 //! In: numbers of rules (all, if none is given), or `send N` to do what is measured of nft: send so many
 //! datagrams, each of a new flow. Out: a line of JSON for each. Never: a rule that would not be found in
@@ -7,9 +7,12 @@
 //! makes a table and a plot of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "../../host/image/tests/elf/mod.rs"]
+mod elf;
 mod policy;
 mod town;
 
+use image::{Image, Kernel};
 use policy::Written;
 use std::hint::black_box;
 use std::net::UdpSocket;
@@ -18,6 +21,9 @@ use town::Town;
 
 /// Numbers of rules.
 const RULES: [usize; 5] = [10, 100, 1000, 10_000, 100_000];
+
+/// As much code as our kernel has, in bytes.
+const CODE: usize = 600 << 10;
 
 /// More rules are not studied: the analysis is for policies that people write.
 const STUDIED: usize = 1000;
@@ -44,6 +50,13 @@ fn measure(rules: usize) {
     let text = written.tide();
     let (compiled, compile) = timed(|| lang::compile("bench.tide", &text).expect("a policy"));
     let check = (rules <= STUDIED).then(|| timed(|| black_box(lang::check("bench.tide", &text))).1);
+    let kernel = elf::with_code(CODE);
+    let (_, build) = timed(|| {
+        let compiled = lang::compile("bench.tide", &text).expect("a policy");
+        let kernel = Kernel::parse(&kernel).expect("a kernel");
+        let image = Image::with_policy(kernel, &compiled.blob, &text).expect("an image");
+        black_box((image.bytes(), image.kernel.digest()))
+    });
     let mut policy = compiled.policy;
     let (_, settle) = timed(|| while !policy.settle(2000) {});
     let index = policy.index_bytes();
@@ -51,10 +64,11 @@ fn measure(rules: usize) {
     let mut town = Town::new(policy);
     let mut news: Vec<f64> = (0..ROUNDS).map(|_| town.nanos_to_open(&written)).collect();
     println!(
-        "{{\"rules\":{rules},\"compile_ms\":{:.2},\"check_ms\":{},\"settle_ms\":{:.2},\
+        "{{\"rules\":{rules},\"compile_ms\":{:.2},\"check_ms\":{},\"build_ms\":{:.2},\"settle_ms\":{:.2},\
          \"blob_bytes\":{},\"index_bytes\":{index},\"match_nanos\":{:.0},\"new_nanos\":{:.0}}}",
         compile * 1e3,
         check.map_or("null".to_owned(), |secs| format!("{:.2}", secs * 1e3)),
+        build * 1e3,
         settle * 1e3,
         compiled.blob.len(),
         best(&mut matches),

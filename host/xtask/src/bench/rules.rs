@@ -31,6 +31,9 @@ const COLUMNS: [&str; 10] = [
 /// More plain rules take nft minutes.
 const NFT_MOST: u32 = 10_000;
 
+/// Rules that datagrams are put to in a round: the more rules, the fewer datagrams.
+const NFT_ASKED: u32 = 2_000_000;
+
 /// What is asked for.
 #[derive(Args)]
 pub(crate) struct Rules {
@@ -54,9 +57,10 @@ struct Cost {
     index_bytes: u64,
     match_nanos: f64,
     new_nanos: f64,
-    /// Of a datagram that is sent: without rules, with one rule each, with a set.
+    /// Of a datagram that is sent: without rules, with one rule each, with a set; `None` where nft
+    /// does not take them.
     #[serde(default)]
-    nft: Option<[f64; 3]>,
+    nft: Option<[Option<f64>; 3]>,
 }
 
 /// What sending a datagram takes.
@@ -113,11 +117,13 @@ impl Nft {
         Ok(tried.output().is_ok_and(|output| output.status.success()).then_some(Self))
     }
 
-    /// What a datagram takes to be sent without rules, with plain ones, and with a set.
-    fn measure(&self, layout: &Layout, rules: u32) -> Result<[f64; 3]> {
+    /// What a datagram takes to be sent without rules, with plain ones, and with a set. Entries of
+    /// several fields that overlap are none that nft takes, and of many rules some do.
+    fn measure(&self, layout: &Layout, rules: u32) -> Result<[Option<f64>; 3]> {
         let directory = layout.target.join("bench");
         fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
-        let mut nanos = [0.0; 3];
+        let datagrams = NFT_ASKED / rules.max(100);
+        let mut nanos = [None; 3];
         for (place, form) in nanos.iter_mut().zip(["none", "plain", "sets"]) {
             let path = directory.join(format!("rules-{form}.nft"));
             let text = match form {
@@ -128,15 +134,19 @@ impl Nft {
             let cargo = cargo(layout);
             let words: Vec<_> = cargo.get_args().map(|word| word.to_string_lossy()).collect();
             let script = format!(
-                "ip link set lo up && nft -f '{}' && '{}' {} send 20000",
+                "ip link set lo up && nft -f '{}' && '{}' {} send {datagrams}",
                 path.display(),
                 env!("CARGO"),
                 words.join(" ")
             );
             let mut alone = Command::new("unshare");
             alone.current_dir(&layout.root).args(["--net", "sh", "-c", &script]);
-            let said = run(&mut alone)?;
-            *place = serde_json::from_str::<Sent>(said.trim()).context(&said)?.send_nanos;
+            let mut taken = Command::new("unshare");
+            taken.args(["--net", "nft", "-f"]).arg(&path);
+            if run(&mut taken).is_ok() {
+                let said = run(&mut alone)?;
+                *place = Some(serde_json::from_str::<Sent>(said.trim()).context(&said)?.send_nanos);
+            }
         }
         Ok(nanos)
     }
@@ -145,7 +155,8 @@ impl Nft {
 impl Cost {
     fn row(&self) -> Vec<String> {
         let kib = |bytes: u64| format!("{:.0}", bytes as f64 / 1024.0);
-        let nft = |nft: [f64; 3]| nft.map(|nanos| format!("{nanos:.0}")).join(", ");
+        let one = |nanos: Option<f64>| nanos.map_or("-".to_owned(), |nanos| format!("{nanos:.0}"));
+        let nft = |nft: [Option<f64>; 3]| nft.map(one).join(", ");
         vec![
             self.rules.to_string(),
             format!("{:.1}", self.compile_ms),
@@ -211,9 +222,9 @@ mod tests {
         let line = r#"{"rules":10,"compile_ms":0.24,"check_ms":null,"build_ms":3.44,"settle_ms":0.00,
             "blob_bytes":2048,"index_bytes":0,"match_nanos":76,"new_nanos":370}"#;
         let few: Cost = serde_json::from_str(line).unwrap();
-        let many = Cost { rules: 10_000, nft: Some([1.0, 2.0, 3.4]), ..few.clone() };
+        let many = Cost { rules: 10_000, nft: Some([Some(1.0), Some(2.4), None]), ..few.clone() };
         assert_eq!(few.row(), ["10", "0.2", "-", "3.4", "0.0", "2", "0", "76", "370", "-"]);
-        assert_eq!(many.row().last().map(String::as_str), Some("1, 2, 3"));
+        assert_eq!(many.row().last().map(String::as_str), Some("1, 2, -"));
         let svg = drawn(&[few, many]).unwrap();
         assert!(svg.contains("new flow") && svg.contains("<polyline"), "{svg}");
     }
