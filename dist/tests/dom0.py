@@ -34,6 +34,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 """Runs a command as it is, but for the folders of kernels and logs and for waiting, which takes no time."""
 
+AFTER = {}
+
 
 def said(name):
     """What the firewall says, written down by its own tests (tests/said.rs)."""
@@ -119,6 +121,14 @@ class Dom0Test(unittest.TestCase):
         code, said = self.tidegate(command, *args)
         self.assertEqual(code, 0, said)
         return said
+
+    def after(self, *commands):
+        """The dom0 that these commands lead to. They are run once for all tests that begin with them."""
+        if commands not in AFTER:
+            for command in commands:
+                self.does(*command.split())
+            AFTER[commands] = self.state
+        self.change(lambda state: state.update(AFTER[commands]))
 
     def refuses(self, command, *args):
         code, said = self.tidegate(command, *args)

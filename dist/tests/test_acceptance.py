@@ -9,7 +9,7 @@ from dom0 import Dom0Test
 class Acceptance(Dom0Test):
     def setUp(self):
         super().setUp()
-        self.does("setup")
+        self.after("setup")
 
     def results(self):
         report = json.loads((self.folder / "tidegate-report.json").read_text(encoding="utf-8"))

@@ -14,8 +14,7 @@ BOOT = "Tidegate 0.1.0 booting: PVH, 32 MiB, entropy: {}\n"
 class Doctor(Dom0Test):
     def setUp(self):
         super().setUp()
-        self.does("setup")
-        self.does("move", "work")
+        self.after("setup", "move work")
         self.log(BOOT.format("RDRAND") + said("console"))
         self.answers({"tidegate.Status": HEALTHY.replace("10.137.0.10", self.address("work")),
                       "tidegate.Log": said("log")})

@@ -42,7 +42,7 @@ class Table(unittest.TestCase):
 
 class Service(dom0.Dom0Test):
     def test_a_firewall_that_keeps_dying_is_started_three_times_and_each_log_kept(self):
-        self.does("setup")
+        self.after("setup")
         kept = self.folder / "kept"
         self.log(DEATH)
         self.change(lambda state: (state["vms"]["sys-tidegate"].update(running=True),

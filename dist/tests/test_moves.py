@@ -45,7 +45,7 @@ class Setup(Dom0Test):
 class WithFirewall(Dom0Test):
     def setUp(self):
         super().setUp()
-        self.does("setup")
+        self.after("setup")
 
 
 class Move(WithFirewall):

@@ -10,9 +10,8 @@ ACCEPTED, REFUSED, DEFAULT, BLOCKED, _ = said("explain").splitlines(True)
 class Why(Dom0Test):
     def setUp(self):
         super().setUp()
-        self.does("setup")
-        self.does("move", "work")
-        address = self.does("why", "--help") and f"10.137.0.{10 + sorted(self.state['vms']).index('work')}"
+        self.after("setup", "move work")
+        address = f"10.137.0.{10 + sorted(self.state['vms']).index('work')}"
         self.change(lambda state: state.update(services={"tidegate.Explain": {
             f"{address} 93.184.216.34 udp 7\n": ACCEPTED,
             f"{address} 93.184.216.34 udp 25\n": REFUSED,
