@@ -411,3 +411,83 @@ fn large_frames_with_blank_sums_pass() {
     assert_eq!(sent[50..52], crate::common::plain_pseudo(us(), web(), 6, len).to_be_bytes());
     assert_eq!(sent[54..], large[54..]);
 }
+
+/// Frames of all kinds, some of them broken, both ways: on its link the client sees itself and its gateway
+/// by no other name, and on the uplink there is only ours.
+mod whatever {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One frame: whence, of what kind, between which addresses, how far it may go, what is broken.
+    type Act = (bool, usize, usize, usize, bool, Option<(usize, u8)>);
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let broken = prop::option::weighted(0.2, (12..90usize, 1..=255u8));
+        let act =
+            (any::<bool>(), 0..6usize, 0..4usize, 0..6usize, prop::bool::weighted(0.1), broken);
+        prop::collection::vec(act, 1..60)
+    }
+
+    /// A frame of this act; the last that left is what it answers or quotes.
+    fn frame((out, kind, src, dst, dying, broken): Act, last: &[u8]) -> Vec<u8> {
+        let inside = [fake(), fake(), work(), personal()][src];
+        let outside = [web(), gateway(), us(), web(), work(), fake()][dst];
+        let (src, dst) = if out { (inside, outside) } else { ([web(), fake()][src / 3], us()) };
+        let asked = packet(last).tuple();
+        let (near, far) = asked.map_or((5000, 123), |tuple| (tuple.sport, tuple.dport));
+        let ports = if out { (5000, 123) } else { (far, near) };
+        let spec = match kind {
+            0 | 1 => Spec::udp((src, ports.0), (dst, ports.1)),
+            2 => Spec::tcp((src, ports.0), (dst, ports.1), TcpFlags::SYN),
+            3 => Spec::ping(src, dst, 77),
+            4 => Spec::pong(src, dst, near),
+            _ => Spec::error(src, dst, (3, 3), 0, &last[14..]),
+        };
+        let spec = if dying { spec.ttl(1) } else { spec };
+        let mut bytes = if out { from_work(spec) } else { from_world(spec) };
+        if let Some((at, bits)) = broken
+            && let Some(byte) = bytes.get_mut(at)
+        {
+            *byte ^= bits;
+        }
+        bytes
+    }
+
+    /// Both addresses of an IPv4 packet, and those it quotes.
+    fn addresses(frame: &[u8]) -> Vec<IpAddr> {
+        let Ok(Parsed::Ip(packet)) = parse(&crate::common::whole(frame)) else { return vec![] };
+        let quoted = match packet.transport {
+            Transport::IcmpError(error) => vec![error.quote.tuple.src, error.quote.tuple.dst],
+            _ => vec![],
+        };
+        [vec![packet.src, packet.dst], quoted].concat()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn is_sent_no_name_is_seen_where_it_does_not_belong(acts in acts()) {
+            let mut world = world("accept udp\nreject admin-prohibited tcp\naccept");
+            world.sound = false;
+            let mut last = from_work(Spec::udp((fake(), 5000), (web(), 123)));
+            for act in acts {
+                let bytes = frame(act, &last);
+                let fate = world.send(if act.0 { WORK } else { UPLINK }, &bytes);
+                let mut left = fate.replies;
+                if let Verdict::Emit(emit) = fate.verdict {
+                    left.push((emit.to, fate.frame));
+                }
+                for (to, frame) in left {
+                    let seen = addresses(&frame);
+                    let hidden = if to == WORK { [work(), us()] } else { [work(), fake()] };
+                    // A client may say of the world what it likes, in what it quotes.
+                    let own = if to == WORK { &seen[..] } else { &seen[..seen.len().min(2)] };
+                    prop_assert!(!own.iter().any(|addr| hidden.contains(addr)), "{to:?}: {seen:?}");
+                    if to == UPLINK && !seen.is_empty() {
+                        last = frame;
+                    }
+                }
+            }
+        }
+    }
+}
