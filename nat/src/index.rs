@@ -58,6 +58,12 @@ impl Index {
         self.position(hash, found).map(|(_, found)| found)
     }
 
+    /// The number that stands at the home of a hash, if one does, be it under this hash or another.
+    #[inline(always)]
+    pub(crate) fn at_home(&self, hash: Hash) -> u32 {
+        self.slots.get(self.start(hash).0).map_or(0, |slot| slot & self.number)
+    }
+
     /// Puts a number under a hash. False if there is no room near its home, and nothing happened.
     pub(crate) fn insert(&mut self, hash: Hash, number: u32) -> bool {
         let (home, mut entry) = self.start(hash);

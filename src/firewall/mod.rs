@@ -265,6 +265,7 @@ impl Firewall {
         // Filled in place: collected, all of it would be moved once more.
         let mut batch = ArrayVec::<Seen, BATCH>::new();
         batch.extend(frames.iter().take(BATCH).map(|frame| self.see(frame)));
+        self.nat.fetch(batch.iter().map(|seen| seen.hash));
         for seen in &mut batch {
             seen.flow = self.find(seen);
         }
