@@ -18,8 +18,7 @@ const ANY: &str = "action=accept";
 /// A firewall with one client of each kind, and a packet of each fate.
 fn told() -> World {
     let world = World::new(1);
-    let work =
-        world.client(10, &["action=accept proto=udp dstports=7-7", "action=drop proto=udp"]);
+    let work = world.client(10, &["action=accept proto=udp dstports=7-7", "action=drop proto=udp"]);
     world.client(11, &[ANY, "action=accept dsthots=www.example.org"]);
     world.machine.client(12);
     world.dom0.database(|db| db.set_rules("10.137.0.77", "drop", &[(0, ANY)]));
@@ -48,7 +47,12 @@ fn is_as_written(name: &str, said: &str) {
     }
     let written = fs::read_to_string(&path).unwrap();
     let shape = |text: &str| text.lines().map(words).collect::<Vec<_>>();
-    assert_eq!(shape(said), shape(&written), "{} says otherwise; said now:\n{said}", path.display());
+    assert_eq!(
+        shape(said),
+        shape(&written),
+        "{} says otherwise; said now:\n{said}",
+        path.display()
+    );
 }
 
 #[test]
