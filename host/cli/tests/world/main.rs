@@ -187,8 +187,7 @@ fn a_receiver_of_the_log_understands_each_line() {
              drop
          }}"
     );
-    let parts =
-        "%syslogfacility-text%.%syslogseverity-text% %hostname% %app-name% %procid% %msg%\\n";
+    let parts = "%syslogfacility-text%.%syslogseverity-text% %hostname% %app-name% %procid% %msgid% %structured-data% %msg%\\n";
     let receiver = format!(
         "module(load=\"imudp\") input(type=\"imudp\" port=\"514\")
          template(name=\"parts\" type=\"string\" string=\"{parts}\")
@@ -204,9 +203,9 @@ fn a_receiver_of_the_log_understands_each_line() {
         world.run("work", &format!("dig +tries=1 +time=1 -p {port} @{SERVER} example.test"));
     }
     for line in [
-        "local0.info 198.51.100.2 tidegate - accept clients -> uplink: icmp ",
-        "local0.crit 198.51.100.2 tidegate - critical: reject clients -> uplink: udp 10.137.0.10:",
-        "local0.notice 198.51.100.2 tidegate - drop clients -> uplink: udp 10.137.0.10:",
+        "local0.info 198.51.100.2 tidegate - - - accept clients -> uplink: icmp ",
+        "local0.crit 198.51.100.2 tidegate - - - critical: reject clients -> uplink: udp 10.137.0.10:",
+        "local0.notice 198.51.100.2 tidegate - - - drop clients -> uplink: udp 10.137.0.10:",
     ] {
         let told = || std::fs::read_to_string(&log).unwrap_or_default();
         wait(line, || told().lines().any(|said| said.replace("  ", " ").starts_with(line)));
