@@ -44,5 +44,6 @@ xenstore-watch backend/vif | while IFS=/ read -r _ _ domain handle node; do
     case $node in state | online) ;; *) continue ;; esac
     vif=vif$domain.$handle
     path=backend/vif/$domain/$handle
-    if [ -e "/run/$vif" ]; then offline; else online; fi
+    # One that went before it was here has to be taken away as well, or its number stays in use.
+    offline || [ -e "/run/$vif" ] || online
 done

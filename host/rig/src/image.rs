@@ -20,13 +20,14 @@ const FIREWALL_UP: &str = include_str!("../guest/firewall-up.sh");
 const FIREWALL_NFT: &str = include_str!("../guest/firewall.nft");
 
 /// Programs of dom0, by their path in the packages.
-const DOM0_PROGRAMS: [&str; 15] = [
+const DOM0_PROGRAMS: [&str; 16] = [
     "usr/lib/xen-4.17/bin/xl",
     "usr/lib/xen-4.17/bin/xenstored",
     "usr/lib/xen-4.17/bin/xenconsoled",
     "usr/lib/xen-4.17/bin/xenconsole",
     "usr/lib/xen-4.17/bin/xen-init-dom0",
     "usr/lib/xen-4.17/bin/libxl-save-helper",
+    "usr/bin/xenstore-chmod",
     "usr/bin/xenstore-exists",
     "usr/bin/xenstore-list",
     "usr/bin/xenstore-ls",

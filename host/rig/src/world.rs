@@ -276,25 +276,11 @@ impl World {
             plan::SERVER
         );
         domain.spawn("first-ping", &["sh", "-c", &ping])?;
-        let xen = self.xen.clone();
-        // `xl` gives up after ten seconds, which a firewall may need longer than to boot.
-        let attach = std::thread::spawn(move || {
-            let until = Instant::now() + GUEST_BOOT;
-            loop {
-                let attached = xen.network_attach(client.name, &vif);
-                if attached.is_ok() || Instant::now() >= until {
-                    return attached;
-                }
-            }
-        });
-        let there = format!("/local/domain/{}/backend/vif/{}/0/state", fw.id, domain.id);
-        self.xen.wait_for(&there, "1", CONNECT)?;
+        self.xen.plug(&domain, &fw, &vif)?;
         let started = Instant::now();
         self.xen.unpause_beside(FIREWALL)?;
         domain.wait(Condition::Exists { path: "/run/answered".into() }, GUEST_BOOT)?;
-        let took = started.elapsed();
-        let attached = attach.join().map_err(|_| Error::new("network-attach broke"))?;
-        attached.map(|()| took)
+        Ok(started.elapsed())
     }
 
     /// Waits until the firewall's first uplink interface is connected on both sides.

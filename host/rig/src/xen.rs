@@ -142,6 +142,40 @@ impl Xen {
         self.xl(&["network-detach", name, &handle.to_string()]).map(drop)
     }
 
+    /// Writes what `xl network-attach` writes for a guest's interface 0, and waits for nobody: `xl` gives
+    /// up after ten seconds, which a backend may need longer than to boot.
+    ///
+    /// # Errors
+    /// When XenStore does not take it.
+    pub fn plug(&self, guest: &Domain, backend: &Domain, vif: &Vif) -> Result<()> {
+        let front = format!("/local/domain/{}/device/vif/0", guest.id);
+        let back = format!("/local/domain/{}/backend/vif/{}/0", backend.id, guest.id);
+        // Nodes below have the permissions of the one above: it is made first.
+        let owned = |path: &str, owner: u16, reader: u16| {
+            format!("xenstore-write {path} '' && xenstore-chmod {path} n{owner} r{reader}")
+        };
+        let mut words = vec!["xenstore-write".to_owned()];
+        let mut write = |dir: &str, name: &str, value: &str| {
+            words.extend([format!("{dir}/{name}"), format!("'{value}'")]);
+        };
+        write(&back, "frontend", &front);
+        write(&back, "frontend-id", &guest.id.to_string());
+        write(&back, "online", "1");
+        write(&back, "handle", "0");
+        write(&back, "type", "vif");
+        write(&back, "mac", &vif.mac);
+        write(&back, "ip", &vif.ip.to_string());
+        write(&back, "state", "1");
+        write(&front, "backend", &back);
+        write(&front, "backend-id", &backend.id.to_string());
+        write(&front, "handle", "0");
+        write(&front, "mac", &vif.mac);
+        write(&front, "state", "1");
+        let (back, front) =
+            (owned(&back, backend.id, guest.id), owned(&front, guest.id, backend.id));
+        self.dom0.sh(&format!("{back} && {front} && {}", words.join(" "))).map(drop)
+    }
+
     /// Every domain's memory and CPU time.
     ///
     /// # Errors
