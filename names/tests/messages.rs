@@ -260,5 +260,8 @@ fn a_record_of_another_class_is_passed_over() {
     let class = message.len() - 4 - 2 - 4 - 2;
     message[class..class + 2].copy_from_slice(&3u16.to_be_bytes());
     let told = read(&message, Kind::A).unwrap().told;
-    assert_eq!(told.iter().map(|told| told.addr).collect::<Vec<_>>(), [IpAddr::from([192, 0, 2, 1])]);
+    assert_eq!(
+        told.iter().map(|told| told.addr).collect::<Vec<_>>(),
+        [IpAddr::from([192, 0, 2, 1])]
+    );
 }
