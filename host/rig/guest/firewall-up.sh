@@ -39,8 +39,18 @@ offline() {
     rm -f "/run/$vif"
 }
 
-# Lines such as backend/vif/3/0/state.
+# Lines such as backend/vif/3/0/state. The first is backend/vif alone, for what was there before.
 xenstore-watch backend/vif | while IFS=/ read -r _ _ domain handle node; do
+    if [ -z "$domain" ]; then
+        for vif in /sys/class/net/vif*; do
+            [ -e "$vif" ] || continue
+            vif=${vif##*/}
+            pair=${vif#vif}
+            path=backend/vif/${pair%.*}/${pair#*.}
+            online
+        done
+        continue
+    fi
     case $node in state | online) ;; *) continue ;; esac
     vif=vif$domain.$handle
     path=backend/vif/$domain/$handle

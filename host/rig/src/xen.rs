@@ -163,6 +163,8 @@ impl Xen {
         write(&back, "online", "1");
         write(&back, "handle", "0");
         write(&back, "type", "vif");
+        // Linux' netback serves nobody without one, whoever runs it.
+        write(&back, "script", "/etc/xen/scripts/vif-bridge");
         write(&back, "mac", &vif.mac);
         write(&back, "ip", &vif.ip.to_string());
         write(&back, "state", "1");

@@ -41,6 +41,9 @@ pub(crate) struct Xen {
     /// Memory of Tidegate, or of what is in its place, in MiB
     #[arg(long, default_value_t = LEAST_MEMORY)]
     memory: u32,
+    /// Measure only the start, from `xl unpause` to the first forwarded ping
+    #[arg(long, conflicts_with_all = ["profile", "write"])]
+    start: bool,
     /// Tell where the firewall's time goes, by function, instead of measuring
     #[arg(long)]
     profile: bool,
@@ -156,7 +159,8 @@ impl Xen {
     }
 
     fn round(&self, mut world: World) -> Result<Figures> {
-        let mut figures = figures::all(&world, self.seconds)?;
+        let mut figures =
+            if self.start { Figures::new() } else { figures::all(&world, self.seconds)? };
         let firewall = world.firewall.clone();
         if !matches!(firewall, Firewall::None) {
             match world.first_ping(firewall) {
