@@ -76,6 +76,8 @@ pub(crate) fn build(layout: &Layout, kernel: &Path, directory: &Path) -> Result<
 pub(crate) fn sign(package: &Path, key: &str, home: Option<&Path>) -> Result<()> {
     let mut rpmsign = Command::new("rpmsign");
     rpmsign.arg("--addsign").arg("--define").arg(format!("_gpg_name {key}"));
+    // rpm asks for gpg2, by which name Debian has it no more.
+    rpmsign.args(["--define", "__gpg /usr/bin/gpg"]);
     if let Some(home) = home {
         rpmsign.arg("--define").arg(format!("_gpg_path {}", home.display()));
     }
