@@ -5,10 +5,10 @@
 //! where it is made for each packet.
 
 use crate::hash::{Endpoint, Hasher};
-use crate::statics::{Balance, Forward, Inbound, Source, Statics};
+use crate::statics::{Forward, Inbound, Source, Statics};
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use wire::{Proto, Tuple};
+use wire::{Balance, Proto, Tuple};
 
 /// The lists as they are asked.
 #[derive(Debug, Default)]

@@ -91,7 +91,7 @@ pub use nat::Nat;
 pub use quarantine::QUARANTINE;
 pub use queries::Answered;
 pub use short::{Second, Shortcut};
-pub use statics::{
-    Balance, Forward, Inbound, OneToOne, Prefix, STATICS_MAX, Source, StaticError, Statics,
-};
+pub use statics::{Forward, Inbound, Prefix, STATICS_MAX, Source, StaticError, Statics};
 pub use stats::Stats;
+// Words of our lists that rules have too.
+pub use wire::{Balance, OneToOne};

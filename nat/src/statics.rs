@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
-use wire::{Proto, Tuple};
+use wire::{Balance, OneToOne, Proto, Tuple};
 
 /// Most entries of each list.
 pub const STATICS_MAX: usize = 1024;
@@ -43,17 +43,6 @@ pub struct Forward {
     pub balance: Balance,
 }
 
-/// How a forward chooses among its targets. A flow stays where it was sent first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Each in turn.
-    #[default]
-    RoundRobin,
-    /// Always the same for one remote address, as long as that target is there; one that comes or
-    /// goes moves no remote but its own (rendezvous hashing).
-    Hash,
-}
-
 /// A block of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
@@ -61,15 +50,6 @@ pub struct Prefix {
     pub addr: IpAddr,
     /// How many leading bits count.
     pub len: u8,
-}
-
-/// An external address that stands for one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneToOne {
-    /// The client's address.
-    pub inside: IpAddr,
-    /// What the world knows it by. Nobody else leaves from it.
-    pub external: IpAddr,
 }
 
 /// Flows that leave under a given name.

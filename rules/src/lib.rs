@@ -43,7 +43,8 @@ pub use policy::{Block, Digest, DnsRedirect, Parts, Policy, Vm};
 pub use query::{Family, Query, Transport, Zone};
 pub use rule::{Rule, RuleId, Then, Traffic, What};
 pub use service::{
-    Balance, Forward, OneToOne, Ported, ROUTES_MAX, Route, SERVICES_MAX, Services, Source, Syslog,
-    Timeout,
+    Forward, Ported, ROUTES_MAX, Route, SERVICES_MAX, Services, Source, Syslog, Timeout,
 };
 pub use set::{AddrSet, Point, PortSet, RangeSet};
+// Words of services that the translator has too.
+pub use wire::{Balance, OneToOne};

@@ -8,6 +8,7 @@ use crate::{AddrSet, Invalid, PortSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use wire::{Balance, OneToOne};
 
 /// Most translations of a kind, and most targets of one.
 pub const SERVICES_MAX: usize = 1024;
@@ -61,25 +62,6 @@ pub struct Forward {
     pub to: Vec<(IpAddr, u16)>,
     /// Which one, if there are several.
     pub balance: Balance,
-}
-
-/// How a forward chooses among its targets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// Each in turn.
-    #[default]
-    RoundRobin,
-    /// By the remote address.
-    Hash,
-}
-
-/// An external address that stands for one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneToOne {
-    /// The client's address.
-    pub inside: IpAddr,
-    /// What the world knows it by.
-    pub external: IpAddr,
 }
 
 /// Flows that leave under a given name.

@@ -9,7 +9,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
-use nat::{Balance, Forward, OneToOne, Prefix, STATICS_MAX, Source, Statics, Timeouts};
+use nat::{Forward, Prefix, STATICS_MAX, Source, Statics, Timeouts};
 use rules::{Policy, Ported, Services, Timeout};
 use wire::{Instant, Proto};
 
@@ -45,10 +45,7 @@ impl Firewall {
                 port,
                 from,
                 to: forward.to.clone(),
-                balance: match forward.balance {
-                    rules::Balance::RoundRobin => Balance::RoundRobin,
-                    rules::Balance::Hash => Balance::Hash,
-                },
+                balance: forward.balance,
             })
         });
         let forwards = forwards.collect();
@@ -62,12 +59,10 @@ impl Firewall {
             external: source.external,
             port: source.port,
         });
-        let pairs = services.one_to_one.iter();
-        let pairs = pairs.map(|pair| OneToOne { inside: pair.inside, external: pair.external });
         Statics {
             forwards,
             sources: sources.collect(),
-            one_to_one: pairs.collect(),
+            one_to_one: services.one_to_one.clone(),
             hairpin: services.hairpin,
         }
     }

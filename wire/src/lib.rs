@@ -29,6 +29,7 @@ mod segment;
 pub mod sums;
 mod time;
 mod tuple;
+mod written;
 
 pub use dns::Dns;
 pub use drop::{DropReason, PerReason};
@@ -47,3 +48,4 @@ pub use port::{Port, PortSlot};
 pub use segment::{Ranges, SEGMENTS_MAX, Segments};
 pub use time::Instant;
 pub use tuple::{Proto, Tuple};
+pub use written::{Balance, OneToOne};
