@@ -54,7 +54,9 @@ impl<D: Daemon> Served<D> {
             self.daemon.connected();
         }
         let mut open = true;
-        loop {
+        let gone = loop {
+            // Looked at before reading: what it sent before it went is still there to be read.
+            let gone = vchan.is_open() != 1;
             let mut bytes = vec![0; ROOM];
             let read = vchan.read(&mut bytes);
             open &= read.is_ok();
@@ -66,11 +68,11 @@ impl<D: Daemon> Served<D> {
             let out = if self.met && open { self.daemon.outgoing() } else { &[] };
             let written = vchan.write(out).unwrap_or(0);
             self.daemon.sent(written);
-            if read < ROOM && written == 0 {
-                break;
+            if read < ROOM && written == 0 && (gone || vchan.is_open() == 1) {
+                break gone;
             }
-        }
-        if self.met && vchan.is_open() != 1 {
+        };
+        if self.met && gone {
             self.daemon.disconnected();
             self.vchan = None;
         }
