@@ -1,8 +1,9 @@
 //! Qubes: daemons in dom0 speak with the firewall over real channels, by libxenvchan.
 
 use super::Where::Everywhere;
-use super::{Scenario, same, scenario};
+use super::{Scenario, same, scenario, traffic};
 use crate::config::Config;
+use crate::domain::{Domain, Way};
 use crate::error::{Result, ensure};
 use crate::peers::Peers;
 use crate::plan::{FIREWALL, PERSONAL, REJECTED, RESOLVER, SERVER, SYS_NET, VIRTUAL_DNS, WORK};
@@ -70,6 +71,7 @@ fn speak(world: &mut World, peers: &Peers, fw: &str) -> Result<()> {
     world.wait_uplink(&world.fw()?)?;
     [WORK, PERSONAL].into_iter().try_for_each(|client| world.start_client(client))?;
     rules(world, peers)?;
+    fake(world, peers)?;
     restarts(world, peers)?;
     calls(peers)?;
     same("daemons that died", &peers.state()?.deaths, &Vec::<String>::new())
@@ -123,6 +125,42 @@ fn under_load(world: &World, peers: &Peers, work: &str) -> Result<()> {
     same("datagrams answered under load", &echoes.right, &300)?;
     peers.rules(work, &[ANY], true)?;
     sees(world, WORK, SERVER, true)
+}
+
+/// A Linux client with a fake address: it finds its fake gateway by ARP, and believes every sum it gets,
+/// those of large frames that nobody has made yet among them.
+fn fake(world: &World, peers: &Peers) -> Result<()> {
+    let (address, gateway) = (Ipv4Addr::new(192, 168, 77, 20), Ipv4Addr::new(192, 168, 77, 1));
+    let (work, client) = (WORK.ip.to_string(), world.client(WORK)?);
+    let key = |name: &str| format!("/mapped-ip/{work}/{name}");
+    peers.write(&key("visible-ip"), &address.to_string())?;
+    peers.write(&key("visible-gateway"), &gateway.to_string())?;
+    peers.rules(&work, &[ANY], true)?;
+    readdress(&client, address, gateway)?;
+    same("replies of the fake gateway", &client.ping(gateway, 2)?.received, &2)?;
+    traffic::fetch(&client, 2_000_000)?;
+    client.iperf(SERVER, Way::Up, 2)?;
+    same("datagrams", &client.udp(SERVER, 7, 20, 1400)?.right, &20)?;
+    let answers = client.resolve(VIRTUAL_DNS[0], "www.example.org", false)?;
+    ensure(!answers.is_empty(), || "the resolvers do not answer".into())?;
+    peers.rules(&work, &["action=drop"], true)?;
+    sees(world, WORK, SERVER, false)?;
+    sees(world, PERSONAL, SERVER, true)?;
+    // As dom0 writes it for a client without one.
+    peers.write(&key("visible-ip"), &work)?;
+    peers.rules(&work, &[ANY], true)?;
+    readdress(&client, WORK.ip, FIREWALL)?;
+    sees(world, WORK, SERVER, true)
+}
+
+/// Gives a client another address and gateway, of which it knows no MAC.
+fn readdress(client: &Domain, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
+    let script = format!(
+        "/bin/ip addr flush dev eth0; /bin/ip addr add {address}/32 dev eth0; \
+         /bin/ip route replace {gateway} dev eth0 src {address}; \
+         /bin/ip route replace default via {gateway} dev eth0 onlink src {address}"
+    );
+    client.sh(&script).map(drop)
 }
 
 fn restarts(world: &World, peers: &Peers) -> Result<()> {
