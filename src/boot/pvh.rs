@@ -155,9 +155,9 @@ type Regions = ArrayVec<Region, 128>;
 fn regions(info: &StartInfo) -> Regions {
     if info.version > 0 && info.memmap_entries > 0 {
         let first = with_exposed_provenance::<Region>(info.memmap as usize);
-        // SAFETY: the builder put that many entries there.
         return (0..info.memmap_entries as usize)
             .take(128)
+            // SAFETY: the builder put that many entries there.
             .map(|i| unsafe { *first.add(i) })
             .collect();
     }

@@ -5,6 +5,7 @@
 //! to write one: a change of it is for whoever reads the commit.
 
 use super::table::{self, Table};
+use crate::provide::provide;
 use rig::{Context as _, Error, Layout, Result, run, step};
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,6 +35,7 @@ type Counts = BTreeMap<String, u64>;
 
 /// Counts, and compares or writes what was counted.
 pub(crate) fn measure(layout: &Layout, write: bool) -> Result<()> {
+    provide(&[("valgrind", "valgrind")])?;
     let bench = step("build the bench", || built(layout))?;
     let counts = step("count instructions", || counted(layout, &bench))?;
     let mut table = Table::new(&["instructions a packet", FAMILIES[0], FAMILIES[1]]);
