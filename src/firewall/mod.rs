@@ -11,6 +11,7 @@ mod admit;
 mod alias;
 mod answer;
 mod counters;
+mod emit;
 mod epochs;
 mod fragments;
 mod hairpin;
@@ -42,6 +43,7 @@ use ::names::Names;
 use arrayvec::ArrayVec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
+use emit::fits;
 use epochs::Epochs;
 use hop::Hop;
 use limit::Rates;
@@ -53,8 +55,7 @@ use rules::Policy;
 use rules::qubes::Trees;
 use syslog::Syslog;
 use wire::{
-    BATCH, DropReason, Emit, Frame, Instant, Mac, Outbox, Packet, Parsed, Plain, Port, Rewrite,
-    Translation, Verdict, parse,
+    BATCH, DropReason, Emit, Frame, Instant, Mac, Outbox, Parsed, Plain, Port, Verdict, parse,
 };
 
 /// Most flows whose end is seen to in one [`Firewall::tick`].
@@ -423,66 +424,6 @@ impl Firewall {
         let gateway = if addr.is_ipv6() { &self.hop6 } else { &self.hop4 };
         self.routes.to(addr).unwrap_or_else(|| gateway.mac())
     }
-
-    /// Writes the new head of a packet that leaves by the uplink.
-    fn emit_to_world(
-        &self,
-        packet: &Packet<'_>,
-        uplink: Reach,
-        outer: Translation,
-        quoted: Translation,
-        out: &mut Outbox<'_>,
-    ) -> Outcome {
-        let dst = outer.dst.map_or(packet.dst, |(dst, _)| dst);
-        let macs = (self.hop_to(dst), uplink.mac);
-        emit(packet, uplink, macs, outer, quoted, out)
-    }
-
-    /// Writes the new head of a packet that goes to a client.
-    fn emit_to_client(
-        &self,
-        packet: &Packet<'_>,
-        client: Reach,
-        outer: Translation,
-        quoted: Translation,
-        out: &mut Outbox<'_>,
-    ) -> Outcome {
-        let (outer, quoted) = match self.door(client.port) {
-            None => (outer, quoted),
-            Some(_) if packet.is_ipv6() => return Err(DropReason::NoRoute.into()),
-            Some(door) => (door.translation(outer), door.translation(quoted)),
-        };
-        emit(packet, client, (client.mac, Mac::BACKEND), outer, quoted, out)
-    }
-}
-
-fn emit(
-    packet: &Packet<'_>,
-    to: Reach,
-    (eth_dst, eth_src): (Mac, Mac),
-    outer: Translation,
-    quoted: Translation,
-    out: &mut Outbox<'_>,
-) -> Outcome {
-    let change = Rewrite { eth_dst, eth_src, outer, quoted, decrement_ttl: true };
-    if packet.wire_len() > u32::from(to.mtu) {
-        return fragments::cut(packet, &change, to, out);
-    }
-    let place = out.head().ok_or(DropReason::EgressFull)?;
-    let head = packet.rewrite(&change, place)?;
-    let (skip, end) = (head.skip, packet.end());
-    Ok(Emit { to: to.port, head: head.len, skip, end, offload: packet.offload })
-}
-
-/// Whether a packet fits a link, or may be cut for it (RFC 4787 REQ-13).
-fn fits(packet: &Packet<'_>, mtu: u16) -> Result<(), Verdict> {
-    if packet.wire_len() <= u32::from(mtu) {
-        return Ok(());
-    }
-    if !packet.may_be_cut() {
-        return Err(DropReason::TooBig.into());
-    }
-    Ok(packet.need_whole()?)
 }
 
 /// Whether a packet with this source or destination can never be routed (RFC 6890).
