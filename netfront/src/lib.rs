@@ -1,4 +1,4 @@
-//! The frontend end of the netif protocol: our uplink, towards a Linux netback or one like it.
+//! The frontend end of the netif protocol: an uplink of ours, towards a Linux netback or one like it.
 //!
 //! In: what XenStore says under `device/vif`, responses in shared rings, frames to be sent. Out:
 //! frames that arrived, notices of the uplink's coming and going. Never: waits, trusts a backend with
@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod bucket;
 mod device;
+mod devices;
 mod fault;
 pub mod life;
 mod link;
@@ -22,6 +23,7 @@ mod tx;
 mod uplink;
 mod vif;
 
+pub use devices::Devices;
 pub use fault::Fault;
 pub use uplink::Netfront;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub slot: PortSlot,
     /// Marks what belongs to us in XenStore's client; nobody else may use it.
     pub tag: Tag,
+    /// Which devices it may use.
+    pub devices: Devices,
     /// Pages to send from, at most 256: as many slots can be in flight.
     pub tx_pages: u16,
     /// Pages to receive in, 64 to 256.
@@ -48,10 +52,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Full rings.
+    /// Full rings, and any device.
     #[must_use]
     pub const fn new(slot: PortSlot, tag: Tag) -> Self {
-        Self { slot, tag, tx_pages: 256, rx_pages: 256 }
+        Self { slot, tag, devices: Devices::ANY, tx_pages: 256, rx_pages: 256 }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The uplink: all devices under `device/vif`, of which the lowest that works carries the traffic.
+//! The uplink: its devices under `device/vif`, of which the lowest that works carries the traffic.
 //!
 //! In: XenStore's events, event channels, time. Out: steps of the life table carried out, notices.
 //! Never: touches a ring while a frame is on its way: it is called between turns.
@@ -216,6 +216,7 @@ impl<H: Hypervisor> Netfront<H> {
                 return self.complain(format!("{ROOT} cannot be watched or read: {error}"), now);
             }
             Listed::Devices(devices, problem) => {
+                let problem = problem.filter(|_| self.config.devices.tell_of_list());
                 if let Some(problem) = &problem
                     && self.odd_list != Some(problem.clone())
                 {
@@ -246,7 +247,7 @@ impl<H: Hypervisor> Netfront<H> {
         for vif in &mut self.vifs {
             vif.listed = devices.contains(&vif.index);
         }
-        for index in devices {
+        for index in devices.iter().filter(|index| self.config.devices.has(**index)) {
             if let Err(at) = self.vifs.binary_search_by_key(index, |vif| vif.index) {
                 self.vifs.insert(at, Vif::new(*index));
             }

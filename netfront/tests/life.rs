@@ -4,7 +4,7 @@
 mod rig;
 
 use core::time::Duration;
-use netfront::{Config, Notice};
+use netfront::{Config, Devices, Notice};
 use rig::{GUEST, MAC, Rig, frame};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -226,6 +226,26 @@ fn the_lowest_device_is_the_uplink_and_the_next_takes_over() {
     rig.until("up again", |rig| rig.front.port().is_some());
     assert!(second.peer.is_connected());
     assert_eq!(rig.ups(), [Port::new(0, 0), Port::new(0, 1)]);
+}
+
+#[test]
+fn a_device_that_is_anothers_is_neither_used_nor_spoken_of() {
+    for (devices, own) in
+        [(Devices::only(1), 1u16), (Devices::but([0, 2]), 1), (Devices::only(2), 2)]
+    {
+        let config = Config { devices, ..Config::new(PortSlot(0), Tag(9)) };
+        let mut rig = Rig::with(1, config);
+        let all = [0, 1, 2].map(|index| rig.plug(10 + index, index.into(), Offers::default()));
+        rig.until("up", |rig| rig.front.port().is_some());
+        rig.run_for(Duration::from_secs(10));
+        assert_eq!(all.each_ref().map(|one| one.peer.is_connected()), [0, 1, 2].map(|n| n == own));
+        assert!(rig.problems().is_empty(), "{:?}", rig.problems());
+        rig.unplug(&all[usize::from(own)]);
+        rig.run_for(Duration::from_secs(10));
+        assert!(all.iter().all(|one| !one.peer.is_connected()) && rig.front.port().is_none());
+        rig.plug(20, own.into(), Offers::default());
+        rig.until("up again", |rig| rig.front.port().is_some());
+    }
 }
 
 #[test]
