@@ -1,7 +1,7 @@
 //! Rules as firewalls have them, the same every time: in our language, and in nft's.
 
 use rules::qubes::Trees;
-use rules::{Action, Header, Policy, Query, Transport, Zone};
+use rules::{Action, Header, Policy, Query, Transport, Uplink, Zone};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -128,7 +128,7 @@ impl Written {
         let own = Trees::default();
         let query = |&(src, dst, dport): &(IpAddr, IpAddr, u16)| Query {
             from: Zone::Clients,
-            to: Zone::Uplink,
+            to: Zone::Uplink(Uplink::FIRST),
             src,
             dst,
             transport: Transport::Udp { sport: 40_000, dport },

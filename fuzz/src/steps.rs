@@ -8,7 +8,7 @@ use nat::{
 use std::collections::BTreeMap;
 use wire::{
     DropReason, IcmpQuery, Instant, Port, Proto, QueryKind, Quote, Tcp, TcpFlags, Transport, Tuple,
-    Udp,
+    Udp, Uplink,
 };
 
 /// Steps of four bytes each: what, who, with whom, and how. Whatever happens, no two sockets have one
@@ -161,7 +161,8 @@ impl World {
             statics.forwards = vec![forward(Proto::Udp, 2000), forward(Proto::Tcp, 2001)];
         }
         if which & 2 != 0 {
-            statics.one_to_one = vec![OneToOne { inside: client(3), external: other }];
+            statics.one_to_one =
+                vec![OneToOne { uplink: Uplink::FIRST, inside: client(3), external: other }];
         }
         if which & 4 != 0 {
             let socket = Some((Proto::Udp, 1));

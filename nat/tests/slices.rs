@@ -6,7 +6,7 @@ mod common;
 use common::{EXTERNAL, SYN, World, client, inside, remote, segment, tuple, udp};
 use core::time::Duration;
 use nat::{Direction, Forward, NewInflow, OneToOne, Statics};
-use wire::{DropReason, Port, Proto, Tuple};
+use wire::{DropReason, Port, Proto, Tuple, Uplink};
 
 /// A world with so many flows of client 1, and one of client 2. The sent tuples of both.
 fn crowded(flows: u16) -> (World, Vec<Tuple>, Tuple) {
@@ -88,7 +88,8 @@ fn a_flow_from_the_world_keeps_to_the_books() {
         to: vec![(inside(1), 22)],
         balance: nat::Balance::RoundRobin,
     };
-    let pair = OneToOne { inside: inside(2), external: [192, 0, 2, 2].into() };
+    let pair =
+        OneToOne { uplink: Uplink::FIRST, inside: inside(2), external: [192, 0, 2, 2].into() };
     let statics = Statics { forwards: vec![forward], one_to_one: vec![pair], ..Statics::default() };
     let free = world.nat.stats().ports_free.tcp;
     world.nat.set_statics(statics).unwrap();

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use qubes::{DATA_MAX, Event, HEADER, Path, ProtocolError, Refused, Session};
 use rules::qubes::{TreeError, Trees};
-use rules::{Action, Header, Query, Transport, Zone};
+use rules::{Action, Header, Query, Transport, Uplink, Zone};
 use std::collections::BTreeMap;
 
 const WRITE: u8 = 1;
@@ -136,7 +136,7 @@ fn rules_take_effect_when_they_are_committed() {
         let (src, dst) = (CLIENT.parse().unwrap(), "1.1.1.1".parse().unwrap());
         let query = Query {
             from: Zone::Clients,
-            to: Zone::Uplink,
+            to: Zone::Uplink(Uplink::FIRST),
             src,
             dst,
             transport,

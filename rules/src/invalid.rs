@@ -17,7 +17,7 @@ pub enum Invalid {
     Name,
     /// Two blocks for one direction.
     TwoBlocks(Zone, Zone),
-    /// Flows from the uplink to the uplink never cross the firewall.
+    /// Flows from an uplink to an uplink never cross the firewall.
     Direction(Zone, Zone),
     /// The last rule of the block does not match everything.
     NoVerdict(Zone, Zone),
@@ -39,8 +39,12 @@ pub enum Invalid {
     Families(IpAddr, IpAddr),
     /// An external address, or one of its ports, is spoken for twice; `None` is the firewall's own.
     TranslatedTwice(Option<IpAddr>, u16),
+    /// An external address belongs to two uplinks.
+    TwoUplinks(IpAddr),
     /// A route to what is no network.
     Route(IpAddr),
+    /// Two routes to one network.
+    RouteTwice(IpAddr),
     /// A port fixed for a whole client, or no port at all.
     PortWithoutSocket(u16),
     /// A timeout below what its RFC allows or above a week, or given twice.
@@ -87,7 +91,7 @@ fn check_name(name: &str) -> Result<(), Invalid> {
 
 fn check_direction(from: Zone, to: Zone) -> Result<(), Invalid> {
     match (from, to) {
-        (Zone::Uplink, Zone::Uplink) => Err(Invalid::Direction(from, to)),
+        (Zone::Uplink(_), Zone::Uplink(_)) => Err(Invalid::Direction(from, to)),
         _ => Ok(()),
     }
 }
@@ -146,7 +150,9 @@ impl fmt::Display for Invalid {
                 }
                 if *port == 0 { Ok(()) } else { write!(f, " port {port}") }
             }
+            Self::TwoUplinks(addr) => write!(f, "{addr} belongs to two uplinks"),
             Self::Route(net) => write!(f, "a route to {net}, which is no network of that length"),
+            Self::RouteTwice(net) => write!(f, "two routes to {net}"),
             Self::PortWithoutSocket(port) => write!(f, "port {port} cannot serve a whole client"),
             Self::Timeout => f.write_str("a timeout is too short, too long or given twice"),
             Self::NoFlows => f.write_str("no client may have any flow"),

@@ -47,4 +47,4 @@ pub use service::{
 };
 pub use set::{AddrSet, Point, PortSet, RangeSet};
 // Words of services that the translator has too.
-pub use wire::{Balance, OneToOne};
+pub use wire::{Balance, OneToOne, Uplink};

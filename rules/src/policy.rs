@@ -9,6 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
+use wire::Uplink;
 
 /// What a policy is made of, before it is checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,10 +146,11 @@ impl Policy {
         self.parts.masquerade.contains(&(from, to))
     }
 
-    /// Whether flows from `inside` to the uplink leave under a name that is answered.
+    /// Whether flows from `inside` that leave by `uplink` do so under a name that is answered.
     #[must_use]
-    pub fn translates(&self, inside: IpAddr) -> bool {
-        self.masquerades(Zone::Clients, Zone::Uplink) || self.parts.services.translates(inside)
+    pub fn translates(&self, inside: IpAddr, uplink: Uplink) -> bool {
+        self.masquerades(Zone::Clients, Zone::Uplink(uplink))
+            || self.parts.services.translates(inside, uplink)
     }
 
     /// The resolver that answers for `asked`, if DNS queries (TCP or UDP port 53) of clients to it

@@ -3,12 +3,13 @@
 use crate::Header;
 use core::fmt;
 use core::net::IpAddr;
+use wire::Uplink;
 
 /// One side of the firewall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Zone {
-    /// The uplink, netfront 0.
-    Uplink,
+    /// A network beyond the firewall, reached by this uplink.
+    Uplink(Uplink),
     /// All client VMs, served by netback. Which one is told by the source address: the firewall
     /// has made sure before that it belongs to the interface it came from.
     Clients,
@@ -16,7 +17,19 @@ pub enum Zone {
 
 impl Zone {
     /// All zones.
-    pub const ALL: [Self; 2] = [Self::Uplink, Self::Clients];
+    pub const ALL: [Self; Uplink::COUNT + 1] = {
+        let [a, b, c, d] = Uplink::ALL;
+        [Self::Clients, Self::Uplink(a), Self::Uplink(b), Self::Uplink(c), Self::Uplink(d)]
+    };
+
+    /// Which uplink it is, unless it is the clients.
+    #[must_use]
+    pub const fn uplink(self) -> Option<Uplink> {
+        match self {
+            Self::Uplink(uplink) => Some(uplink),
+            Self::Clients => None,
+        }
+    }
 }
 
 /// The version of IP.
@@ -94,10 +107,11 @@ impl Query {
 
 impl fmt::Display for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Uplink => "uplink",
-            Self::Clients => "clients",
-        })
+        match self {
+            Self::Uplink(Uplink::FIRST) => f.write_str("uplink"),
+            Self::Uplink(uplink) => write!(f, "uplink {uplink}"),
+            Self::Clients => f.write_str("clients"),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{AddrSet, Invalid, PortSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use wire::{Balance, OneToOne};
+use wire::{Balance, OneToOne, Uplink};
 
 /// Most translations of a kind, and most targets of one.
 pub const SERVICES_MAX: usize = 1024;
@@ -28,7 +28,7 @@ pub struct Services {
     /// Whether clients may reach each other by external addresses (RFC 4787 REQ-9), if the rules
     /// between clients accept it.
     pub hairpin: bool,
-    /// Networks behind other next hops of the uplink than the gateway.
+    /// Networks behind other next hops than the gateway of the first uplink.
     pub routes: Vec<Route>,
     /// Where the log goes besides the console.
     pub syslog: Option<Syslog>,
@@ -50,9 +50,12 @@ pub enum Ported {
 /// A port at which the world may open flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
+    /// Where its flows come in.
+    pub uplink: Uplink,
     /// TCP or UDP.
     pub proto: Ported,
-    /// The external address; `None` is the firewall's own of the family of the targets.
+    /// The external address; `None` is the firewall's own on this uplink, of the family of the
+    /// targets.
     pub at: Option<IpAddr>,
     /// The external port.
     pub port: u16,
@@ -67,6 +70,8 @@ pub struct Forward {
 /// Flows that leave under a given name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
+    /// Where they leave.
+    pub uplink: Uplink,
     /// The client's address.
     pub inside: IpAddr,
     /// Its protocol and port, if only one socket is meant.
@@ -77,15 +82,18 @@ pub struct Source {
     pub port: Option<u16>,
 }
 
-/// A network behind a next hop of its own.
+/// A network behind an uplink or a next hop of its own. Of several that lead to an address the one
+/// with the longest prefix counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The first address of the network.
     pub net: IpAddr,
     /// How many leading bits count.
     pub prefix: u8,
-    /// The next hop on the uplink.
-    pub via: IpAddr,
+    /// Where it lies.
+    pub uplink: Uplink,
+    /// The next hop there; `None` is the gateway of that uplink.
+    pub via: Option<IpAddr>,
 }
 
 impl Route {
@@ -105,7 +113,7 @@ impl Route {
     }
 
     fn check(&self) -> Result<(), Invalid> {
-        same_family(self.net, self.via)?;
+        self.via.map_or(Ok(()), |via| same_family(self.net, via))?;
         // Written with its first address, so that it has one form.
         let (first, width) = match self.net {
             IpAddr::V4(net) => (u128::from(net.to_bits()), 32),
@@ -200,16 +208,19 @@ impl Services {
         self.one_to_one.iter().try_for_each(|pair| same_family(pair.inside, pair.external))?;
         self.sources.iter().try_for_each(Source::check)?;
         self.routes.iter().try_for_each(Route::check)?;
-        once(self.forwards.iter().map(|f| (f.key().1, f.port, Some(f.proto), f.is_v6())))?;
-        once(self.one_to_one.iter().map(|pair| (Some(pair.inside), 0, None, false)))?;
-        once(self.one_to_one.iter().map(|pair| (Some(pair.external), 0, None, false)))?;
+        self.one_uplink_each()?;
+        once(self.forwards.iter().map(|f| (f.uplink, f.at, f.port, Some(f.proto), f.is_v6())))?;
+        let pairs = || self.one_to_one.iter();
+        once(pairs().map(|pair| (pair.uplink, Some(pair.inside), 0, None, false)))?;
+        once(pairs().map(|pair| (pair.uplink, Some(pair.external), 0, None, false)))?;
         once(self.sources.iter().map(|s| {
             let (proto, port) = s.socket.map_or((None, 0), |(proto, port)| (Some(proto), port));
-            (Some(s.inside), port, proto, false)
+            (s.uplink, Some(s.inside), port, proto, false)
         }))?;
         once(self.sources.iter().filter_map(|s| {
-            Some((Some(s.external), s.port?, s.socket.map(|(proto, _)| proto), false))
+            Some((s.uplink, Some(s.external), s.port?, s.socket.map(|(proto, _)| proto), false))
         }))?;
+        self.routes_once()?;
         let sound = |&(kind, secs): &(Timeout, u32)| (kind.least()..=Timeout::MOST).contains(&secs);
         if !self.timeouts.iter().all(sound) || !self.timeouts.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(Invalid::Timeout);
@@ -220,37 +231,54 @@ impl Services {
         }
     }
 
-    /// Whether the flows of `inside` leave under a name that is written down.
+    /// The uplink by which packets to `dst` leave: that of the route with the longest prefix; what no
+    /// route leads to leaves by the first.
     #[must_use]
-    pub fn translates(&self, inside: IpAddr) -> bool {
-        self.sources.iter().any(|s| s.inside == inside && s.socket.is_none())
-            || self.one_to_one.iter().any(|pair| pair.inside == inside)
+    pub fn uplink_to(&self, dst: IpAddr) -> Uplink {
+        let leading = self.routes.iter().filter(|route| route.leads_to(dst));
+        leading.max_by_key(|route| route.prefix).map_or(Uplink::FIRST, |route| route.uplink)
     }
 
-    /// The forward for a packet that the world sends to `dst`, which is the firewall's own address if
-    /// `own`, with the ports at which flows of `src` are let in.
+    /// The uplink on which the external address `addr` is answered for, if it is written down.
     #[must_use]
-    pub fn forward(
-        &self,
-        proto: Ported,
-        src: IpAddr,
-        (dst, port): (IpAddr, u16),
-        own: bool,
-    ) -> Option<&Forward> {
-        let here = |f: &&Forward| {
-            let at = f.at.map_or(own && f.is_v6() == dst.is_ipv6(), |at| at == dst);
-            f.proto == proto && f.port == port && at
-        };
-        self.forwards.iter().find(here).filter(|f| f.from.contains(src))
+    pub fn uplink_of(&self, addr: IpAddr) -> Option<Uplink> {
+        self.external().find_map(|(uplink, of)| (of == addr).then_some(uplink))
+    }
+
+    /// Whether the flows of `inside` that leave by `uplink` do so under a name that is written down.
+    #[must_use]
+    pub fn translates(&self, inside: IpAddr, uplink: Uplink) -> bool {
+        let whole = self.sources.iter().filter(|s| s.socket.is_none());
+        let whole = whole.map(|s| (s.uplink, s.inside));
+        let pairs = self.one_to_one.iter().map(|pair| (pair.uplink, pair.inside));
+        whole.chain(pairs).any(|named| named == (uplink, inside))
+    }
+
+    /// Every external address that is written down, with its uplink.
+    fn external(&self) -> impl Iterator<Item = (Uplink, IpAddr)> {
+        let forwards = self.forwards.iter().filter_map(|f| Some((f.uplink, f.at?)));
+        let pairs = self.one_to_one.iter().map(|pair| (pair.uplink, pair.external));
+        forwards.chain(pairs).chain(self.sources.iter().map(|s| (s.uplink, s.external)))
+    }
+
+    /// Of two routes to one network neither would be the longer.
+    fn routes_once(&self) -> Result<(), Invalid> {
+        let mut nets: Vec<_> = self.routes.iter().map(|r| (r.net, r.prefix)).collect();
+        nets.sort_unstable();
+        let twice = nets.array_windows().find(|[a, b]| a == b);
+        twice.map_or(Ok(()), |[(net, _), _]| Err(Invalid::RouteTwice(*net)))
+    }
+
+    /// An address that is answered for on two uplinks would have two meanings.
+    fn one_uplink_each(&self) -> Result<(), Invalid> {
+        let mut external: Vec<_> = self.external().map(|(uplink, addr)| (addr, uplink)).collect();
+        external.sort_unstable();
+        let twice = external.array_windows().find(|[(a, on), (b, other)]| a == b && on != other);
+        twice.map_or(Ok(()), |[(addr, _), _]| Err(Invalid::TwoUplinks(*addr)))
     }
 }
 
 impl Forward {
-    /// What tells it from others; of two with the own address only one family may meet.
-    pub(crate) const fn key(&self) -> (Ported, Option<IpAddr>, u16) {
-        (self.proto, self.at, self.port)
-    }
-
     /// Whether it is about IPv6.
     #[must_use]
     pub fn is_v6(&self) -> bool {
@@ -298,13 +326,13 @@ fn same_family(a: IpAddr, b: IpAddr) -> Result<(), Invalid> {
     if a.is_ipv6() == b.is_ipv6() { Ok(()) } else { Err(Invalid::Families(a, b)) }
 }
 
-type Key = (Option<IpAddr>, u16, Option<Ported>, bool);
+type Key = (Uplink, Option<IpAddr>, u16, Option<Ported>, bool);
 
 fn once(keys: impl Iterator<Item = Key>) -> Result<(), Invalid> {
     let mut keys: Vec<_> = keys.collect();
     keys.sort_unstable();
     match keys.array_windows().find(|[a, b]| a == b) {
-        Some([(addr, port, ..), _]) => Err(Invalid::TranslatedTwice(*addr, *port)),
+        Some([(_, addr, port, ..), _]) => Err(Invalid::TranslatedTwice(*addr, *port)),
         None => Ok(()),
     }
 }

@@ -6,7 +6,7 @@
 
 use super::services::may_use;
 use super::{Author, Firewall};
-use rules::{Action, Header, Note, Query, RejectKind, RuleId, State, Transport, Zone};
+use rules::{Action, Header, Note, Policy, Query, RejectKind, RuleId, State, Transport, Zone};
 use wire::{DropReason, Instant, Packet, Port};
 
 /// What the rules say about a flow.
@@ -56,7 +56,7 @@ impl Firewall {
         let line = policy.rule(decision.rule).map(|(_, rule)| rule.line).filter(|line| *line != 0);
         let (refused, reject) = match decision.action {
             // The world knows no way back to a client's own address.
-            Action::Accept if query.to == Zone::Uplink && !policy.translates(query.src) => {
+            Action::Accept if is_untranslatable(policy, query) => {
                 (Some(DropReason::Untranslatable), Some(RejectKind::AdminProhibited))
             }
             Action::Accept => (None, None),
@@ -90,6 +90,11 @@ impl Firewall {
             Some(_) => Ruling { reject: None, ..self.rule(now, packet, state, client, query) },
         }
     }
+}
+
+/// Whether the world would know no way back.
+fn is_untranslatable(policy: &Policy, query: &Query) -> bool {
+    query.to.uplink().is_some_and(|uplink| !policy.translates(query.src, uplink))
 }
 
 const fn is_icmp(query: &Query) -> bool {

@@ -8,7 +8,7 @@ use super::limit::Rates;
 use super::{Event, Firewall, LogLevel};
 use core::net::IpAddr;
 use nat::{Direction, FlowId};
-use rules::{Header, Policy, Query, State, Zone};
+use rules::{Header, Policy, Query, State, Uplink, Zone};
 use wire::{DropReason, Instant, Packet, Port, Proto, QueryKind, Transport, Tuple};
 
 /// Rules looked at in one turn of the loop to prepare the index of rules that have just come: some
@@ -137,7 +137,7 @@ impl Firewall {
         reason: DropReason,
     ) {
         let is_uplinks = self.links.uplink().is_some_and(|reach| reach.port == from);
-        let zone = if is_uplinks { Zone::Uplink } else { Zone::Clients };
+        let zone = if is_uplinks { Zone::Uplink(Uplink::FIRST) } else { Zone::Clients };
         let event = Event::Dropped { from: zone, src: packet.src, dst: packet.dst, reason };
         self.syslog.note(now, event, true, false);
         if self.level != LogLevel::None {
@@ -156,7 +156,7 @@ impl Firewall {
 
 /// The question to the rules about a flow from the world to a client.
 pub(super) fn inbound_query(tuple: &Tuple, carried: &Transport) -> Query {
-    Query { from: Zone::Uplink, to: Zone::Clients, ..query(tuple, carried) }
+    Query { from: Zone::Uplink(Uplink::FIRST), to: Zone::Clients, ..query(tuple, carried) }
 }
 
 /// The question to the rules about a flow from a client to the world.
@@ -173,6 +173,6 @@ pub(super) fn query(tuple: &Tuple, carried: &Transport) -> Query {
         Proto::Icmpv6 => rules::Transport::Icmp { kind: 128, code: 0 },
     };
     let (src, dst) = (tuple.src, tuple.dst);
-    let (from, to, header) = (Zone::Clients, Zone::Uplink, Header::PLAIN);
+    let (from, to, header) = (Zone::Clients, Zone::Uplink(Uplink::FIRST), Header::PLAIN);
     Query { from, to, src, dst, transport, header }
 }

@@ -11,12 +11,12 @@ use wire::{Instant, Mac};
 
 /// Routes, the longest prefix first, each with its next hop.
 #[derive(Debug, Default)]
-pub(super) struct Routes(Vec<(Route, Hop)>);
+pub(super) struct Routes(Vec<(Route, Option<Hop>)>);
 
 impl Routes {
     /// Puts new routes in place of the old.
     pub(super) fn set(&mut self, now: Instant, routes: &[Route], is_up: bool) {
-        let hop = |route: &Route| (*route, Hop::new(NextHop::Ask(route.via)));
+        let hop = |route: &Route| (*route, route.via.map(|via| Hop::new(NextHop::Ask(via))));
         self.0 = routes.iter().map(hop).collect();
         self.0.sort_by_key(|(route, _)| core::cmp::Reverse(route.prefix));
         if is_up {
@@ -26,12 +26,12 @@ impl Routes {
 
     /// The uplink came up.
     pub(super) fn start(&mut self, now: Instant) {
-        self.0.iter_mut().for_each(|(_, hop)| hop.start(now));
+        self.hops().for_each(|hop| hop.start(now));
     }
 
     /// The uplink went away.
     pub(super) fn stop(&mut self) {
-        self.0.iter_mut().for_each(|(_, hop)| hop.stop());
+        self.hops().for_each(Hop::stop);
     }
 
     /// Whether all packets go to the gateway.
@@ -42,13 +42,17 @@ impl Routes {
     /// Where packets to `addr` go, if not to the gateway.
     pub(super) fn to(&self, addr: IpAddr) -> Option<Mac> {
         let (_, hop) = self.0.iter().find(|(route, _)| route.leads_to(addr))?;
-        Some(hop.mac())
+        hop.as_ref().map(Hop::mac)
+    }
+
+    fn hops(&mut self) -> impl Iterator<Item = &mut Hop> {
+        self.0.iter_mut().filter_map(|(_, hop)| hop.as_mut())
     }
 
     /// Somebody says that `ip` is at `mac`. Whether that is news.
     pub(super) fn tell(&mut self, now: Instant, ip: IpAddr, mac: Mac) -> bool {
         let mut news = false;
-        for (_, hop) in &mut self.0 {
+        for hop in self.hops() {
             news |= hop.tell(now, ip, mac);
         }
         news
@@ -56,11 +60,11 @@ impl Routes {
 
     /// Somebody to be asked for now. To be called until there is none.
     pub(super) fn ask(&mut self, now: Instant) -> Option<IpAddr> {
-        self.0.iter_mut().find_map(|(_, hop)| hop.ask(now))
+        self.hops().find_map(|hop| hop.ask(now))
     }
 
     /// When to ask next.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|(_, hop)| hop.deadline()).min()
+        self.0.iter().filter_map(|(_, hop)| hop.as_ref()?.deadline()).min()
     }
 }

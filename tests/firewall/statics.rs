@@ -6,7 +6,7 @@ use crate::world::{
     ip, personal, us, us6, web, web6, work, work6,
 };
 use nat::{Balance, Forward, OneToOne, Prefix, Source, Statics};
-use rules::{Block, Policy, Zone};
+use rules::{Block, Policy, Uplink, Zone};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use tidegate::firewall::Config;
@@ -128,12 +128,12 @@ fn n02_an_address_for_one_client_keeps_all_ports_both_ways() {
     let inward = config("accept tcp 22\ndrop").policy.unwrap().parts().blocks[0].clone();
     let outward = config(OPEN);
     let mut parts = outward.policy.as_ref().unwrap().parts().clone();
-    parts.blocks.push(Block { from: Zone::Uplink, to: Zone::Clients, ..inward });
+    parts.blocks.push(Block { from: Zone::Uplink(Uplink::FIRST), to: Zone::Clients, ..inward });
     let mut world = World::new(Config { policy: Some(Policy::new(parts).unwrap()), ..outward });
     let (visible, visible6) = (ip("10.138.1.77"), ip("fd09::77"));
     let one_to_one = vec![
-        OneToOne { inside: work(), external: visible },
-        OneToOne { inside: work6(), external: visible6 },
+        OneToOne { uplink: Uplink::FIRST, inside: work(), external: visible },
+        OneToOne { uplink: Uplink::FIRST, inside: work6(), external: visible6 },
     ];
     world.firewall.set_statics(Statics { one_to_one, ..Statics::default() }).unwrap();
     for (client, name, remote) in [(work(), visible, web()), (work6(), visible6, web6())] {
@@ -206,7 +206,7 @@ fn two_forwards_of_one_port_are_refused_by_name_and_the_old_ones_stay() {
 fn lists_that_contradict_themselves_change_nothing() {
     let mut world = World::new(config(OPEN));
     let twice = vec![forward(80, &[(work(), 1)]), forward(80, &[(work(), 2)])];
-    let pair = |inside, external| OneToOne { inside, external };
+    let pair = |inside, external| OneToOne { uplink: Uplink::FIRST, inside, external };
     let fixed = Source { inside: work(), socket: None, external: us(), port: Some(9) };
     for bad in [
         Statics { forwards: twice, ..Statics::default() },

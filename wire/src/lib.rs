@@ -29,6 +29,7 @@ mod segment;
 pub mod sums;
 mod time;
 mod tuple;
+mod uplink;
 mod written;
 
 pub use dns::Dns;
@@ -48,4 +49,5 @@ pub use port::{Port, PortSlot};
 pub use segment::{Ranges, SEGMENTS_MAX, Segments};
 pub use time::Instant;
 pub use tuple::{Proto, Tuple};
+pub use uplink::Uplink;
 pub use written::{Balance, OneToOne};

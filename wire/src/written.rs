@@ -2,11 +2,14 @@
 //!
 //! In: nothing. Out: plain data. Never: whether it can be obeyed.
 
+use crate::Uplink;
 use core::net::IpAddr;
 
 /// An external address that stands for one client (basic NAT of RFC 3022).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OneToOne {
+    /// Where it is known by that address.
+    pub uplink: Uplink,
     /// The client's address.
     pub inside: IpAddr,
     /// What the world knows it by. Nobody else leaves from it.

@@ -13,7 +13,7 @@ pub(crate) mod space;
 pub(crate) mod witness;
 
 use layers::Layers;
-use rules::{Note, Policy, Rate, Then, Zone};
+use rules::{Note, Policy, Rate, Then, Uplink, Zone};
 use space::Region;
 
 /// Pieces of the space of packets that are looked at for one answer.
@@ -24,8 +24,11 @@ pub(crate) const FUEL: usize = 4_000_000;
 pub(crate) struct TooTangled;
 
 /// Every direction in which flows may cross the firewall.
-pub(crate) const DIRECTIONS: [(Zone, Zone); 3] =
-    [(Zone::Clients, Zone::Uplink), (Zone::Clients, Zone::Clients), (Zone::Uplink, Zone::Clients)];
+pub(crate) const DIRECTIONS: [(Zone, Zone); 3] = [
+    (Zone::Clients, Zone::Uplink(Uplink::FIRST)),
+    (Zone::Clients, Zone::Clients),
+    (Zone::Uplink(Uplink::FIRST), Zone::Clients),
+];
 
 /// What a rule does to the flows it decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::names::Names;
 use crate::questions::Sent;
 use rules::qubes::Trees;
 use rules::{
-    Action, Decision, Family, Header, Policy, Ported, Query, RuleId, State, Transport, Zone,
+    Action, Decision, Family, Header, Policy, Ported, Query, RuleId, State, Transport, Uplink, Zone,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -120,7 +120,7 @@ impl Asker<'_, '_> {
             Proto::Udp => Some(Ported::Udp),
             Proto::Icmp(_) | Proto::IcmpType(_) => None,
         };
-        let inward = zones.0 == Zone::Uplink;
+        let inward = zones.0 == Zone::Uplink(Uplink::FIRST);
         let forwarded = |proto| {
             let here = |f: &&rules::Forward| {
                 let at = f.at.map_or(own && f.is_v6() == dst.is_ipv6(), |at| at == dst);
@@ -195,7 +195,7 @@ impl Asker<'_, '_> {
         }
         let zone = |addr| match self.policy.vm_name(addr) {
             Some(_) => Zone::Clients,
-            None => Zone::Uplink,
+            None => Zone::Uplink(Uplink::FIRST),
         };
         let services = &self.policy.parts().services;
         // What is sent to one of our names in the world is for a client.
@@ -205,7 +205,7 @@ impl Asker<'_, '_> {
             || services.sources.iter().any(|source| source.external == dst);
         let target = if is_ours { Zone::Clients } else { zone(dst) };
         match (zone(src), target) {
-            (Zone::Uplink, Zone::Uplink) => {
+            (Zone::Uplink(Uplink::FIRST), Zone::Uplink(Uplink::FIRST)) => {
                 let message = "neither end belongs to a vm, so the direction is not clear";
                 self.report
                     .error("expect-direction", message, expect.span, "")

@@ -10,7 +10,7 @@ use crate::analysis::space::Sides;
 use crate::analysis::{DIRECTIONS, FUEL, TooTangled, decided, layers_of};
 use crate::model::{self, Model};
 use crate::words::CLAUSES;
-use rules::{Action, AddrSet, RuleId, Then, What, Zone};
+use rules::{Action, AddrSet, RuleId, Then, Uplink, What, Zone};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -50,7 +50,7 @@ fn sources(model: &Model<'_>) -> Vec<(String, Zone, AddrSet)> {
         .collect();
     let clients = if vms.is_empty() { "every client" } else { "other clients" };
     sources.push((clients.to_owned(), Zone::Clients, others));
-    sources.push(("outside".to_owned(), Zone::Uplink, AddrSet::any()));
+    sources.push(("outside".to_owned(), Zone::Uplink(Uplink::FIRST), AddrSet::any()));
     sources
 }
 
@@ -104,7 +104,7 @@ fn words(rule: &str, to: Zone) -> (String, String) {
         }
     }
     let anywhere = match to {
-        Zone::Uplink => "anywhere outside",
+        Zone::Uplink(_) => "anywhere outside",
         Zone::Clients => "every client",
     };
     let or = |words: Vec<&str>, none: &str| match words.is_empty() {

@@ -4,7 +4,7 @@
 use lang::{Proof, check, compile, diff, explain, prove};
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{Action, Header, Policy, Query, RuleId, State, Then, Transport, Zone};
+use rules::{Action, Header, Policy, Query, RuleId, State, Then, Transport, Uplink, Zone};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -80,7 +80,7 @@ fn every_packet() -> Vec<Query> {
             let (src, dst): (IpAddr, IpAddr) = (src.parse().unwrap(), dst.parse().unwrap());
             packets.extend(transports.iter().map(|&transport| Query {
                 from: Zone::Clients,
-                to: Zone::Uplink,
+                to: Zone::Uplink(Uplink::FIRST),
                 src,
                 dst,
                 transport,

@@ -4,7 +4,7 @@
 use lang::compile;
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{Action, Decision, Header, Policy, Query, RejectKind, Transport, Zone};
+use rules::{Action, Decision, Header, Policy, Query, RejectKind, Transport, Uplink, Zone};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn rules(rules: &str) -> Policy {
 
 fn ask(policy: &Policy, src: &str, dst: &str, transport: Transport) -> Decision {
     let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
-    let (from, to) = (Zone::Clients, Zone::Uplink);
+    let (from, to) = (Zone::Clients, Zone::Uplink(Uplink::FIRST));
     policy
         .decide(&Query { from, to, src, dst, transport, header: Header::PLAIN }, &Trees::default())
 }
@@ -131,7 +131,7 @@ fn verdicts_logs_and_places_arrive() {
         assert_eq!((found.action, found.log.is_some(), at.as_str()), (action, log, place));
     }
     assert_eq!(policy.vm_name("fd09::a".parse().unwrap()), Some("work"));
-    assert!(policy.masquerades(Zone::Clients, Zone::Uplink));
+    assert!(policy.masquerades(Zone::Clients, Zone::Uplink(Uplink::FIRST)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod services;
 use super::BlobError;
 use crate::{
     Action, AddrSet, Block, Conditions, DnsRedirect, Family, Note, Parts, Point, PortSet, RangeSet,
-    Rate, RejectKind, Rule, Severity, State, Then, Traffic, Vm, What, Zone,
+    Rate, RejectKind, Rule, Severity, State, Then, Traffic, Uplink, Vm, What, Zone,
 };
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -107,10 +107,14 @@ impl Reader<'_> {
 
     fn zone(&mut self) -> Result<Zone> {
         match self.u8()? {
-            0 => Ok(Zone::Uplink),
+            0 => Ok(Zone::Uplink(Uplink::FIRST)),
             1 => Ok(Zone::Clients),
-            _ => Err(self.wrong()),
+            other => Ok(Zone::Uplink(Uplink::new(other.wrapping_sub(1)).ok_or(self.wrong())?)),
         }
+    }
+
+    fn uplink(&mut self) -> Result<Uplink> {
+        Uplink::new(self.u8()?).ok_or(self.wrong())
     }
 
     fn family(&mut self) -> Result<Family> {
@@ -122,10 +126,18 @@ impl Reader<'_> {
     }
 
     fn addr(&mut self) -> Result<IpAddr> {
-        Ok(match self.family()? {
+        self.addr_or_none()?.ok_or(self.wrong())
+    }
+
+    /// An address; in the place of its family a zero stands for none.
+    fn addr_or_none(&mut self) -> Result<Option<IpAddr>> {
+        if self.rest.first() == Some(&0) {
+            return self.u8().map(|_| None);
+        }
+        Ok(Some(match self.family()? {
             Family::V4 => IpAddr::from(self.take::<4>()?),
             Family::V6 => IpAddr::from(self.take::<16>()?),
-        })
+        }))
     }
 
     fn addr_set(&mut self) -> Result<AddrSet> {

@@ -4,7 +4,7 @@ mod services;
 
 use crate::{
     Action, AddrSet, Block, Conditions, DnsRedirect, Family, Invalid, Note, Parts, Point, RangeSet,
-    Rate, RejectKind, Rule, Then, Traffic, Vm, What, Zone,
+    Rate, RejectKind, Rule, Then, Traffic, Uplink, Vm, What, Zone,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -86,8 +86,9 @@ impl Writer {
 
     fn zone(&mut self, zone: Zone) {
         self.u8(match zone {
-            Zone::Uplink => 0,
+            Zone::Uplink(Uplink::FIRST) => 0,
             Zone::Clients => 1,
+            Zone::Uplink(uplink) => uplink.number().saturating_add(1),
         });
     }
 

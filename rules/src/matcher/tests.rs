@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    Action, AddrSet, Family, Header, PortSet, Query, RejectKind, Then, Traffic, Transport, What,
-    Zone,
+    Action, AddrSet, Family, Header, PortSet, Query, RejectKind, Then, Traffic, Transport, Uplink,
+    What, Zone,
 };
 use alloc::sync::Arc;
 use alloc::vec;
@@ -45,7 +45,14 @@ fn ports(proto: u8, lo: u16, hi: u16) -> What {
 }
 
 fn query(src: IpAddr, dst: IpAddr, transport: Transport) -> Query {
-    Query { from: Zone::Clients, to: Zone::Uplink, src, dst, transport, header: Header::PLAIN }
+    Query {
+        from: Zone::Clients,
+        to: Zone::Uplink(Uplink::FIRST),
+        src,
+        dst,
+        transport,
+        header: Header::PLAIN,
+    }
 }
 
 /// Numbers that look random and are the same every time.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rules::{
     Action, AddrSet, Balance, Block, Conditions, DnsRedirect, Family, Forward, Header, Note,
     OneToOne, Parts, PortSet, Ported, Query, RangeSet, Rate, RejectKind, Route, Rule, Services,
-    Severity, Source, State, Syslog, Then, Timeout, Traffic, Transport, Vm, What, Zone,
+    Severity, Source, State, Syslog, Then, Timeout, Traffic, Transport, Uplink, Vm, What, Zone,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -98,12 +98,25 @@ fn note() -> impl Strategy<Value = Note> {
     (severity, proptest::option::of(rate())).prop_map(|(severity, limit)| Note { severity, limit })
 }
 
+pub(crate) fn uplink() -> impl Strategy<Value = Uplink> {
+    proptest::sample::select(Uplink::ALL.to_vec())
+}
+
+/// The uplink of an external address, which has one.
+fn uplink_of(addr: IpAddr) -> Uplink {
+    match addr {
+        IpAddr::V4(addr) => Uplink::ALL[usize::from(addr.octets()[3] % 4)],
+        IpAddr::V6(_) => Uplink::FIRST,
+    }
+}
+
 /// Services of every kind, none of them twice.
 fn services() -> impl Strategy<Value = Services> {
     let v4 = || addr().prop_filter("family", IpAddr::is_ipv4);
-    let forward = (any::<bool>(), proptest::option::of(v4()), addr_set(), any::<bool>());
+    let forward = (any::<bool>(), proptest::option::of(v4()), addr_set(), any::<bool>(), uplink());
     let forward = (forward, proptest::collection::vec((v4(), 1u16..4), 1..3)).prop_map(
-        |((tcp, at, from, hash), to)| Forward {
+        |((tcp, at, from, hash, uplink), to)| Forward {
+            uplink: at.map_or(uplink, uplink_of),
             proto: if tcp { Ported::Tcp } else { Ported::Udp },
             at,
             port: 0,
@@ -119,13 +132,19 @@ fn services() -> impl Strategy<Value = Services> {
     let source =
         (v4(), v4(), any::<bool>(), any::<bool>()).prop_map(|(inside, external, whole, fix)| {
             let socket = (!whole).then_some((Ported::Udp, 5));
-            Source { inside, socket, external, port: socket.filter(|_| fix).map(|_| 6) }
+            let uplink = uplink_of(external);
+            Source { uplink, inside, socket, external, port: socket.filter(|_| fix).map(|_| 6) }
         });
-    let pair = (v4(), v4()).prop_map(|(inside, external)| OneToOne { inside, external });
-    let route = (0u8..33, v4()).prop_map(|(prefix, via)| {
-        let bits = 0x0a00_0000 & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        Route { net: std::net::Ipv4Addr::from_bits(bits).into(), prefix, via }
+    let pair = (v4(), v4()).prop_map(|(inside, external)| OneToOne {
+        uplink: uplink_of(external),
+        inside,
+        external,
     });
+    let route =
+        (0u8..33, proptest::option::of(v4()), uplink()).prop_map(|(prefix, via, uplink)| {
+            let bits = 0x0a00_0000 & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            Route { net: std::net::Ipv4Addr::from_bits(bits).into(), prefix, uplink, via }
+        });
     let syslog = (addr(), 1u16..4, any::<bool>(), any::<bool>());
     let syslog =
         syslog.prop_map(|(to, port, accepted, refused)| Syslog { to, port, accepted, refused });
@@ -140,9 +159,11 @@ fn services() -> impl Strategy<Value = Services> {
     let rest =
         (any::<bool>(), proptest::option::of(syslog), timeouts, proptest::option::of(1u32..9));
     (lists, rest).prop_map(
-        |((forwards, pair, source, routes), (hairpin, syslog, timeouts, flows))| {
+        |((forwards, pair, source, mut routes), (hairpin, syslog, timeouts, flows))| {
             let (one_to_one, sources) = (pair.into_iter().collect(), source.into_iter().collect());
             let flows_per_client = flows;
+            routes.sort_by_key(|route| route.prefix);
+            routes.dedup_by_key(|route| route.prefix);
             Services {
                 forwards,
                 one_to_one,
@@ -171,16 +192,24 @@ pub(crate) fn last_rule(action: Action) -> Rule {
     }
 }
 
-pub(crate) fn directions() -> [(Zone, Zone); 3] {
-    [(Zone::Clients, Zone::Uplink), (Zone::Uplink, Zone::Clients), (Zone::Clients, Zone::Clients)]
+/// Those of the first uplink, between clients, and of another.
+pub(crate) fn directions() -> [(Zone, Zone); 5] {
+    let [first, .., other] = Uplink::ALL.map(Zone::Uplink);
+    [
+        (Zone::Clients, first),
+        (first, Zone::Clients),
+        (Zone::Clients, Zone::Clients),
+        (Zone::Clients, other),
+        (other, Zone::Clients),
+    ]
 }
 
 /// Parts that make a policy.
 pub(crate) fn parts() -> impl Strategy<Value = Parts> {
     let rules = proptest::collection::vec(rule(), 0..5);
-    let blocks = proptest::collection::vec(rules, 0..4).prop_map(|lists| {
+    let blocks = proptest::collection::vec(rules, 0..6).prop_map(|lists| {
         let block = |((from, to), mut rules): (_, Vec<Rule>)| {
-            if from == Zone::Uplink {
+            if from != Zone::Clients {
                 rules.retain(|rule| rule.then != Then::Qubes);
             }
             rules.push(last_rule(Action::Drop));

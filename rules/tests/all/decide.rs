@@ -7,12 +7,12 @@ use rules::{
     Action, AddrSet, Balance, Block, Condition, Conditions, Counters, DnsRedirect, Family, Forward,
     Header, Invalid, OneToOne, OwnRule, Parts, Policy, PortSet, Ported, Query, RangeSet, Rate,
     RejectKind, Route, Rule, RuleId, Services, Source, State, Then, Timeout, Traffic, Transport,
-    What, Zone, failing, interpret,
+    Uplink, What, Zone, failing, interpret,
 };
 use std::sync::Arc;
 
 fn block(rules: Vec<Rule>) -> Parts {
-    let block = Block { from: Zone::Clients, to: Zone::Uplink, rules };
+    let block = Block { from: Zone::Clients, to: Zone::Uplink(Uplink::FIRST), rules };
     Parts { name: "test.tide".into(), blocks: vec![block], ..Parts::default() }
 }
 
@@ -20,7 +20,7 @@ fn tcp(src: &str, dst: &str, dport: u16) -> Query {
     let transport = Transport::Tcp { sport: 4711, dport };
     Query {
         from: Zone::Clients,
-        to: Zone::Uplink,
+        to: Zone::Uplink(Uplink::FIRST),
         src: ip(src),
         dst: ip(dst),
         transport,
@@ -134,7 +134,11 @@ fn a_drop_names_its_line_and_is_counted() {
     for dst in ["1.1.1.1", "8.8.8.8", "8.8.4.4"] {
         counters.count(policy.decide(&tcp("10.0.0.1", dst, 443), &Trees::default()).rule);
     }
-    let inbound = Query { from: Zone::Uplink, to: Zone::Clients, ..tcp("1.1.1.1", "10.0.0.1", 22) };
+    let inbound = Query {
+        from: Zone::Uplink(Uplink::FIRST),
+        to: Zone::Clients,
+        ..tcp("1.1.1.1", "10.0.0.1", 22)
+    };
     counters.count(policy.decide(&inbound, &Trees::default()).rule);
     let told: Vec<_> = policy
         .rule_ids()
@@ -190,21 +194,31 @@ fn parts_that_could_not_be_obeyed_make_no_policy() {
 
     assert_eq!(refused(Parts::default()), Invalid::Name);
     assert_eq!(refused(Parts { name: "a\nb".into(), ..Parts::default() }), Invalid::Name);
-    assert_eq!(refused(block(vec![])), Invalid::NoVerdict(Zone::Clients, Zone::Uplink));
-    assert_eq!(refused(block(vec![partial()])), Invalid::NoVerdict(Zone::Clients, Zone::Uplink));
+    assert_eq!(
+        refused(block(vec![])),
+        Invalid::NoVerdict(Zone::Clients, Zone::Uplink(Uplink::FIRST))
+    );
+    assert_eq!(
+        refused(block(vec![partial()])),
+        Invalid::NoVerdict(Zone::Clients, Zone::Uplink(Uplink::FIRST))
+    );
     assert_eq!(refused(block(vec![Rule { then: reset, ..any() }])), Invalid::ResetWithoutTcp(99));
     let nothing = Rule { src: Arc::new(AddrSet::EMPTY), ..any() };
     assert_eq!(refused(block(vec![nothing, any()])), Invalid::MatchesNothing(99));
 
     let mut twice = block(vec![any()]);
     twice.blocks.push(twice.blocks[0].clone());
-    assert_eq!(refused(twice), Invalid::TwoBlocks(Zone::Clients, Zone::Uplink));
+    assert_eq!(refused(twice), Invalid::TwoBlocks(Zone::Clients, Zone::Uplink(Uplink::FIRST)));
     let mut inside_out = block(vec![Rule { then: Then::Qubes, ..any() }]);
-    (inside_out.blocks[0].from, inside_out.blocks[0].to) = (Zone::Uplink, Zone::Clients);
+    (inside_out.blocks[0].from, inside_out.blocks[0].to) =
+        (Zone::Uplink(Uplink::FIRST), Zone::Clients);
     assert_eq!(refused(inside_out), Invalid::QubesFromUplink(99));
     let mut round = block(vec![any()]);
-    round.blocks[0].from = Zone::Uplink;
-    assert_eq!(refused(round), Invalid::Direction(Zone::Uplink, Zone::Uplink));
+    round.blocks[0].from = Zone::Uplink(Uplink::FIRST);
+    assert_eq!(
+        refused(round),
+        Invalid::Direction(Zone::Uplink(Uplink::FIRST), Zone::Uplink(Uplink::FIRST))
+    );
     let flags = Conditions { flags: Conditions::flags(1, 0), ..Conditions::none() };
     let flagged = Rule { when: Some(Arc::new(flags)), ..partial() };
     assert_eq!(refused(block(vec![flagged, any()])), Invalid::FlagsWithoutTcp(99));
@@ -227,6 +241,7 @@ fn services_that_could_not_be_obeyed_make_no_policy() {
     let none = Services::default;
     let (a, b, c) = (ip("10.0.0.1"), ip("10.0.0.2"), ip("fd00::1"));
     let forward = |port, to| Forward {
+        uplink: Uplink::FIRST,
         proto: Ported::Tcp,
         at: None,
         port,
@@ -240,14 +255,28 @@ fn services_that_could_not_be_obeyed_make_no_policy() {
     assert_eq!(forwards(vec![forward(80, vec![(a, 1), (c, 1)])]), Invalid::Families(c, a));
     let twice = vec![forward(80, vec![(a, 1)]), forward(80, vec![(b, 1)])];
     assert_eq!(forwards(twice), Invalid::TranslatedTwice(None, 80));
-    let pairs = [a, b].map(|inside| OneToOne { inside, external: ip("10.0.0.9") }).to_vec();
+    let pairs = [a, b]
+        .map(|inside| OneToOne { uplink: Uplink::FIRST, inside, external: ip("10.0.0.9") })
+        .to_vec();
     let one_to_one = with(Services { one_to_one: pairs, ..none() });
     assert_eq!(one_to_one, Invalid::TranslatedTwice(Some(ip("10.0.0.9")), 0));
-    let source = Source { inside: a, socket: None, external: b, port: Some(9) };
+    let uplink = Uplink::FIRST;
+    let source = Source { uplink, inside: a, socket: None, external: b, port: Some(9) };
     let sources = with(Services { sources: vec![source], ..none() });
     assert_eq!(sources, Invalid::PortWithoutSocket(9));
+    let [uplink, other, ..] = Uplink::ALL;
+    let elsewhere = Forward { uplink: other, at: Some(b), ..forward(80, vec![(a, 1)]) };
+    let here = Source { uplink, inside: a, socket: None, external: b, port: None };
+    let torn = with(Services { forwards: vec![elsewhere.clone()], sources: vec![here], ..none() });
+    assert_eq!(torn, Invalid::TwoUplinks(b));
+    let route = |net, prefix, via| Route { net, prefix, uplink, via: Some(via) };
+    let by = |uplink| Route { uplink, ..route(ip("10.0.0.0"), 8, b) };
+    assert_eq!(
+        with(Services { routes: vec![by(uplink), by(other)], ..none() }),
+        Invalid::RouteTwice(ip("10.0.0.0"))
+    );
     let route =
-        |net, prefix, via| with(Services { routes: vec![Route { net, prefix, via }], ..none() });
+        |net, prefix, via| with(Services { routes: vec![route(net, prefix, via)], ..none() });
     assert_eq!(route(a, 8, b), Invalid::Route(a));
     assert_eq!(route(a, 33, b), Invalid::Route(a));
     assert_eq!(route(a, 32, c), Invalid::Families(a, c));
@@ -255,4 +284,20 @@ fn services_that_could_not_be_obeyed_make_no_policy() {
     assert_eq!(timeouts(&[(Timeout::Udp, 119)]), Invalid::Timeout);
     assert_eq!(timeouts(&[(Timeout::Dns, 9), (Timeout::Dns, 9)]), Invalid::Timeout);
     assert_eq!(with(Services { flows_per_client: Some(0), ..none() }), Invalid::NoFlows);
+}
+
+#[test]
+fn the_longest_route_tells_the_uplink() {
+    let [first, second, third, _] = Uplink::ALL;
+    let route = |net, prefix, uplink| Route { net: ip(net), prefix, uplink, via: None };
+    let routes = vec![
+        route("10.1.0.0", 16, third),
+        route("10.0.0.0", 8, second),
+        route("10.1.2.0", 24, first),
+        route("fd00::", 8, second),
+    ];
+    let services = Services { routes, ..Services::default() };
+    let to = |addr| services.uplink_to(ip(addr));
+    assert_eq!([to("10.9.9.9"), to("10.1.9.9"), to("10.1.2.9")], [second, third, first]);
+    assert_eq!([to("192.0.2.1"), to("fd00::1"), to("2001:db8::1")], [first, second, first]);
 }

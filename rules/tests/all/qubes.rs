@@ -3,7 +3,7 @@
 use crate::common::ip;
 use proptest::prelude::*;
 use rules::qubes::{HostName, RULES_MAX, RuleError, RuleText, Tree, TreeError, Trees};
-use rules::{Action, Family, Header, OwnRule, Query, RejectKind, Transport, Zone};
+use rules::{Action, Family, Header, OwnRule, Query, RejectKind, Transport, Uplink, Zone};
 use std::net::IpAddr;
 
 const REFUSED: Action = Action::Reject(RejectKind::AdminProhibited);
@@ -35,7 +35,7 @@ fn ask(trees: &Trees, src: &str, dst: &str, transport: Transport) -> Action {
     trees
         .decide(&Query {
             from: Zone::Clients,
-            to: Zone::Uplink,
+            to: Zone::Uplink(Uplink::FIRST),
             src,
             dst,
             transport,
@@ -155,7 +155,7 @@ fn many_rules_of_a_vm_are_found_as_they_are_interpreted() {
                 let (src, dst) = (ip(VM), ip(&dst));
                 let query = Query {
                     from: Zone::Clients,
-                    to: Zone::Uplink,
+                    to: Zone::Uplink(Uplink::FIRST),
                     src,
                     dst,
                     transport,
@@ -176,7 +176,7 @@ fn what_no_rule_matches_meets_the_policy() {
         trees.set(ip(VM), tree(VM, &[("policy", policy)]));
         let query = |src| Query {
             from: Zone::Clients,
-            to: Zone::Uplink,
+            to: Zone::Uplink(Uplink::FIRST),
             src: ip(src),
             dst: ip("1.1.1.1"),
             transport: tcp(1),

@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec;
-use rules::{AddrSet, Block, Parts, Policy, Rule, Then, What, Zone};
+use rules::{AddrSet, Block, Parts, Policy, Rule, Then, What, Uplink, Zone};
 
 /// `policy clients -> uplink { qubes }`, and `nat clients -> uplink masquerade`.
 pub(super) fn qubes() -> Option<Policy> {
@@ -18,7 +18,7 @@ pub(super) fn qubes() -> Option<Policy> {
         limit: None,
         log: None,
     };
-    let outward = (Zone::Clients, Zone::Uplink);
+    let outward = (Zone::Clients, Zone::Uplink(Uplink::FIRST));
     let parts = Parts {
         name: "qubes".to_string(),
         blocks: vec![Block { from: outward.0, to: outward.1, rules: vec![rule] }],

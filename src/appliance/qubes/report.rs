@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
 use core::net::IpAddr;
-use rules::{Header, Query, Transport, Zone};
+use rules::{Header, Query, Transport, Uplink, Zone};
 use wire::DropReason;
 
 /// What there is: policy, uplink, each client and its rules.
@@ -102,6 +102,6 @@ fn question(line: &str) -> Option<Query> {
         }
         _ => return None,
     };
-    let (from, to) = (Zone::Clients, Zone::Uplink);
+    let (from, to) = (Zone::Clients, Zone::Uplink(Uplink::FIRST));
     words.next().is_none().then_some(Query { from, to, src, dst, transport, header: Header::PLAIN })
 }

@@ -3,7 +3,7 @@
 use super::layers::By;
 use super::space::Sides;
 use super::{DIRECTIONS, FUEL, TooTangled, decided, layers_of, witness};
-use rules::{Action, AddrSet, Policy, Query, RuleId, Then, What, Zone};
+use rules::{Action, AddrSet, Policy, Query, RuleId, Then, Uplink, What, Zone};
 
 /// `FROM can|cannot reach TO [KINDS]`, with its names resolved.
 #[derive(Debug)]
@@ -79,11 +79,13 @@ fn directions(policy: &Policy, claim: &Claim) -> Vec<(Zone, Zone)> {
         End::Addrs(set) if set.v4.is_subset(&vms.v4) && set.v6.is_subset(&vms.v6) => {
             vec![Zone::Clients]
         }
-        End::Addrs(set) if claim.can && set.intersection(&vms).is_empty() => vec![Zone::Uplink],
+        End::Addrs(set) if claim.can && set.intersection(&vms).is_empty() => {
+            vec![Zone::Uplink(Uplink::FIRST)]
+        }
         End::Addrs(_) => Zone::ALL.to_vec(),
     };
     let (from, to) = (zones(&claim.from), zones(&claim.to));
     let mut fitting = DIRECTIONS.to_vec();
     fitting.retain(|(a, b)| from.contains(a) && to.contains(b));
-    if fitting.is_empty() { vec![(Zone::Clients, Zone::Uplink)] } else { fitting }
+    if fitting.is_empty() { vec![(Zone::Clients, Zone::Uplink(Uplink::FIRST))] } else { fitting }
 }

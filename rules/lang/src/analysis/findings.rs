@@ -7,7 +7,7 @@ use super::layers::{By, Layers};
 use super::space::{Region, Sides};
 use super::{DIRECTIONS, Effect, FUEL, TooTangled, decided, layers_of};
 use rules::{
-    Action, AddrSet, Forward, Policy, PortSet, Ported, Query, RuleId, Then, Traffic, Zone,
+    Action, AddrSet, Forward, Policy, PortSet, Ported, Query, RuleId, Then, Traffic, Uplink, Zone,
 };
 use std::collections::BTreeSet;
 
@@ -68,7 +68,7 @@ pub(crate) fn all(policy: &Policy) -> Vec<Finding> {
 fn ways(policy: &Policy, direction: (Zone, Zone)) -> Option<Vec<Region>> {
     let services = &policy.parts().services;
     match direction {
-        (Zone::Uplink, Zone::Clients) => {
+        (Zone::Uplink(Uplink::FIRST), Zone::Clients) => {
             let mut sides = Sides::default();
             let forwards = services.forwards.iter().map(|forward| led(&mut sides, forward));
             let mut ways: Vec<_> = forwards.flatten().collect();
@@ -95,7 +95,7 @@ fn led(sides: &mut Sides, forward: &Forward) -> Vec<Region> {
 /// The forwards of `policy`, by number, of which the rules accept nothing, with a packet and the rule that
 /// refuses it.
 pub(crate) fn refused_forwards(policy: &Policy) -> Vec<(usize, Query, RuleId)> {
-    let direction = (Zone::Uplink, Zone::Clients);
+    let direction = (Zone::Uplink(Uplink::FIRST), Zone::Clients);
     let layers = layers_of(policy, direction);
     let (mut sides, mut found) = (Sides::default(), Vec::new());
     for (number, forward) in policy.parts().services.forwards.iter().enumerate() {
@@ -135,7 +135,7 @@ impl Study<'_> {
         let Some(reached) = self.reaches(at, whole, &mut takers, &mut fuel)?.next else {
             let (vms, redirect) = (takers.remove(&By::Vms), takers.remove(&By::Redirect));
             // From outside, that no packet has the address of a VM is not the point.
-            let vms = vms && (self.direction.1 == Zone::Uplink || takers.is_empty());
+            let vms = vms && (self.direction.1 == Zone::Uplink(Uplink::FIRST) || takers.is_empty());
             let packet = self.packet(first);
             return Ok(vec![What::Covered { by: self.ids(&takers), vms, redirect, packet }]);
         };

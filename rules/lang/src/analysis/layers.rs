@@ -5,7 +5,7 @@
 
 use super::space::{Pane, Region, Sides};
 use super::{Effect, TooTangled};
-use rules::{Action, AddrSet, Policy, PortSet, RuleId, Then, Traffic, What, Zone};
+use rules::{Action, AddrSet, Policy, PortSet, RuleId, Then, Traffic, Uplink, What, Zone};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose layer it is.
@@ -39,10 +39,10 @@ impl Layers {
         let parts = policy.parts();
         let vms = AddrSet::from_addrs(parts.vms.iter().flat_map(|vm| vm.addrs.iter().copied()));
         let any = AddrSet::any();
-        if direction.1 == Zone::Uplink {
+        if direction.1 == Zone::Uplink(Uplink::FIRST) {
             layers.put(By::Vms, sides.product(&any, &vms, &What::Any));
         }
-        if direction.0 == Zone::Uplink {
+        if direction.0 == Zone::Uplink(Uplink::FIRST) {
             layers.put(By::Vms, sides.product(&vms, &any, &What::Any));
         }
         if let (Some(redirect), Zone::Clients) = (&parts.redirect_dns, direction.0) {

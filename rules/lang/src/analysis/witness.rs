@@ -52,8 +52,8 @@ fn host(policy: &Policy, zone: Zone, family: Family, side: &Side) -> IpAddr {
     wanted.extend(match (zone, family) {
         (Zone::Clients, Family::V4) => [CLIENT_V4, OUTSIDE_V4],
         (Zone::Clients, Family::V6) => [CLIENT_V6, OUTSIDE_V6],
-        (Zone::Uplink, Family::V4) => [OUTSIDE_V4, OUTSIDE_V4],
-        (Zone::Uplink, Family::V6) => [OUTSIDE_V6, OUTSIDE_V6],
+        (Zone::Uplink(_), Family::V4) => [OUTSIDE_V4, OUTSIDE_V4],
+        (Zone::Uplink(_), Family::V6) => [OUTSIDE_V6, OUTSIDE_V6],
     });
     let picked = pick(side, &wanted);
     match family {

@@ -8,14 +8,15 @@ use super::blocks::to_ports;
 use crate::Span;
 use crate::ast::{self, End, Host, How, Nat};
 use rules::{
-    AddrSet, Block, Forward, OneToOne, PortSet, Route, Services, Source, Syslog, Then, What, Zone,
+    AddrSet, Block, Forward, OneToOne, PortSet, Route, Services, Source, Syslog, Then, Uplink,
+    What, Zone,
 };
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-const OUTWARD: (Zone, Zone) = (Zone::Clients, Zone::Uplink);
-const INWARD: (Zone, Zone) = (Zone::Uplink, Zone::Clients);
+const OUTWARD: (Zone, Zone) = (Zone::Clients, Zone::Uplink(Uplink::FIRST));
+const INWARD: (Zone, Zone) = (Zone::Uplink(Uplink::FIRST), Zone::Clients);
 const BETWEEN: (Zone, Zone) = (Zone::Clients, Zone::Clients);
 
 /// Ports that one `forward` may name: a range becomes so many.
@@ -66,7 +67,7 @@ impl Lower<'_, '_> {
         for ast::Route { net: (net, last), via, span } in &file.routes {
             self.said(&mut said, format!("route {net} {last}"), *span);
             let (net, via, prefix) = (*net, *via, prefix((*net, *last)));
-            services.routes.push(Route { net, prefix, via });
+            services.routes.push(Route { net, prefix, uplink: Uplink::FIRST, via: Some(via) });
         }
         for &ast::Syslog { to, port, accepted, refused, span } in &file.syslogs {
             self.said(&mut said, "syslog".to_owned(), span);
@@ -169,7 +170,13 @@ impl Lower<'_, '_> {
         let sources: Vec<_> = inside
             .iter()
             .filter(|addr| addr.is_ipv4() == external.is_ipv4())
-            .map(|&inside| Source { inside, socket, external, port: to.port })
+            .map(|&inside| Source {
+                uplink: Uplink::FIRST,
+                inside,
+                socket,
+                external,
+                port: to.port,
+            })
             .collect();
         self.same_family(!inside.is_empty() && sources.is_empty(), from.span.to(to.span));
         sources
@@ -185,7 +192,7 @@ impl Lower<'_, '_> {
         let external_addr = externals.first().copied()?;
         let found = insides.iter().find(|addr| addr.is_ipv4() == external_addr.is_ipv4());
         self.same_family(!insides.is_empty() && found.is_none(), inside.span.to(external.span));
-        Some(OneToOne { inside: *found?, external: external_addr })
+        Some(OneToOne { uplink: Uplink::FIRST, inside: *found?, external: external_addr })
     }
 
     fn same_family(&mut self, wrong: bool, span: Span) {
@@ -266,7 +273,7 @@ impl Lower<'_, '_> {
     ) {
         let at = forward.at.map(|at| at.addr);
         let (proto, balance) = (forward.proto, forward.balance);
-        let new = Forward { proto, at, port, from, to, balance };
+        let new = Forward { uplink: Uplink::FIRST, proto, at, port, from, to, balance };
         let same = |(old, _): &&(Forward, Span)| {
             (old.proto, old.at, old.port, old.is_v6()) == (proto, at, port, new.is_v6())
         };

@@ -96,7 +96,7 @@ impl<'a> Parser<'a, '_> {
                 .help("there is one uplink: `netfront 0`");
             return Err(Reported);
         }
-        Ok(rules::Zone::Uplink)
+        Ok(rules::Zone::Uplink(rules::Uplink::FIRST))
     }
 
     /// `KEYWORD NAME = ITEM, …`, with brackets around the items or without. If the items are not

@@ -1,7 +1,8 @@
-//! Writes what a policy says beside its rules.
+//! Writes what a policy says beside its rules. Which uplink each thing belongs to comes last, and only
+//! if it is not the first everywhere.
 
 use super::{Sets, Writer};
-use crate::{Balance, Forward, Invalid, Ported, Route, Services, Source, Syslog};
+use crate::{Balance, Forward, Invalid, Ported, Route, Services, Source, Syslog, Uplink};
 
 pub(super) fn write(w: &mut Writer, services: &Services, sets: &Sets<'_>) -> Result<(), Invalid> {
     w.list(&services.forwards, |w, forward| w.forward(forward, sets))?;
@@ -15,10 +16,13 @@ pub(super) fn write(w: &mut Writer, services: &Services, sets: &Sets<'_>) -> Res
         Ok(())
     })?;
     w.u8(u8::from(services.hairpin));
-    w.list(&services.routes, |w, &Route { net, prefix, via }| {
+    w.list(&services.routes, |w, &Route { net, prefix, via, uplink: _ }| {
         w.addr(&net);
         w.u8(prefix);
-        w.addr(&via);
+        match via {
+            Some(via) => w.addr(&via),
+            None => w.u8(0),
+        }
         Ok(())
     })?;
     w.option(services.syslog, Writer::syslog);
@@ -28,7 +32,20 @@ pub(super) fn write(w: &mut Writer, services: &Services, sets: &Sets<'_>) -> Res
         Ok(())
     })?;
     w.option(services.flows_per_client, Writer::u32);
+    let uplinks = || uplinks(services);
+    if uplinks().any(|uplink| uplink != Uplink::FIRST) {
+        uplinks().for_each(|uplink| w.u8(uplink.number()));
+    }
     Ok(())
+}
+
+/// The uplink of each forward, pair, source and route.
+fn uplinks(services: &Services) -> impl Iterator<Item = Uplink> {
+    let forwards = services.forwards.iter().map(|forward| forward.uplink);
+    let pairs = services.one_to_one.iter().map(|pair| pair.uplink);
+    let sources = services.sources.iter().map(|source| source.uplink);
+    let routes = services.routes.iter().map(|route| route.uplink);
+    forwards.chain(pairs).chain(sources).chain(routes)
 }
 
 impl Writer {
