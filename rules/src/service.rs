@@ -112,6 +112,24 @@ impl Route {
         }
     }
 
+    /// The first and the last address of the network.
+    #[must_use]
+    pub fn ends(&self) -> (IpAddr, IpAddr) {
+        let free = |width: u32| width.saturating_sub(u32::from(self.prefix));
+        let last = match self.net {
+            IpAddr::V4(net) => {
+                let hosts = 1u32.checked_shl(free(32)).map_or(u32::MAX, |one| one.wrapping_sub(1));
+                core::net::Ipv4Addr::from_bits(net.to_bits() | hosts).into()
+            }
+            IpAddr::V6(net) => {
+                let hosts =
+                    1u128.checked_shl(free(128)).map_or(u128::MAX, |one| one.wrapping_sub(1));
+                core::net::Ipv6Addr::from_bits(net.to_bits() | hosts).into()
+            }
+        };
+        (self.net, last)
+    }
+
     fn check(&self) -> Result<(), Invalid> {
         self.via.map_or(Ok(()), |via| same_family(self.net, via))?;
         // Written with its first address, so that it has one form.

@@ -13,8 +13,9 @@ pub(crate) mod space;
 pub(crate) mod witness;
 
 use layers::Layers;
-use rules::{Note, Policy, Rate, Then, Uplink, Zone};
+use rules::{AddrSet, Note, Policy, Rate, Services, Then, Uplink, Zone};
 use space::Region;
+use std::collections::BTreeSet;
 
 /// Pieces of the space of packets that are looked at for one answer.
 pub(crate) const FUEL: usize = 4_000_000;
@@ -23,12 +24,40 @@ pub(crate) const FUEL: usize = 4_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooTangled;
 
-/// Every direction in which flows may cross the firewall.
-pub(crate) const DIRECTIONS: [(Zone, Zone); 3] = [
-    (Zone::Clients, Zone::Uplink(Uplink::FIRST)),
-    (Zone::Clients, Zone::Clients),
-    (Zone::Uplink(Uplink::FIRST), Zone::Clients),
-];
+/// Every direction in which flows may cross the firewall, from and to these uplinks.
+pub(crate) fn directions(uplinks: &BTreeSet<Uplink>) -> Vec<(Zone, Zone)> {
+    let outside = || uplinks.iter().copied().map(Zone::Uplink);
+    let outward = outside().map(|zone| (Zone::Clients, zone));
+    let inward = outside().map(|zone| (zone, Zone::Clients));
+    outward.chain([(Zone::Clients, Zone::Clients)]).chain(inward).collect()
+}
+
+/// The uplinks a policy speaks of, and the one that every firewall has.
+pub(crate) fn uplinks(policy: &Policy) -> BTreeSet<Uplink> {
+    let parts = policy.parts();
+    let blocks = parts.blocks.iter().flat_map(|block| [block.from, block.to]);
+    let routes = parts.services.routes.iter().map(|route| route.uplink);
+    blocks.filter_map(Zone::uplink).chain(routes).chain([Uplink::FIRST]).collect()
+}
+
+/// The addresses to which packets leave by `uplink`.
+pub(crate) fn beyond(services: &Services, uplink: Uplink) -> AddrSet {
+    let mut routes: Vec<_> = services.routes.iter().collect();
+    routes.sort_by_key(|route| route.prefix);
+    let rest = if uplink == Uplink::FIRST { AddrSet::any() } else { AddrSet::EMPTY };
+    routes.into_iter().fold(rest, |found, route| {
+        let net = AddrSet::from_ranges([route.ends()]);
+        match route.uplink == uplink {
+            true => AddrSet::from_ranges(found.ranges().chain(net.ranges())),
+            false => without(&found, &net),
+        }
+    })
+}
+
+/// The addresses of one set that are not in another.
+pub(crate) fn without(set: &AddrSet, other: &AddrSet) -> AddrSet {
+    AddrSet { v4: set.v4.difference(&other.v4), v6: set.v6.difference(&other.v6) }
+}
 
 /// What a rule does to the flows it decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A policy as it was written: names not yet tied to anything, each piece with its place.
 
 use crate::Span;
-use rules::{Action, Balance, Family, Note, Ported, Rate, RejectKind, State, Timeout};
+use rules::{Action, Balance, Family, Note, Ported, Rate, RejectKind, State, Timeout, Uplink};
 use std::net::IpAddr;
 
 /// A name that was written somewhere.
@@ -22,14 +22,14 @@ pub(crate) struct File<'a> {
     pub(crate) blocks: Vec<Block<'a>>,
     pub(crate) nats: Vec<Nat<'a>>,
     pub(crate) redirects: Vec<Redirect>,
-    pub(crate) routes: Vec<Route>,
+    pub(crate) routes: Vec<Route<'a>>,
     pub(crate) syslogs: Vec<Syslog>,
     pub(crate) timeouts: Vec<(Timeout, u32, Span)>,
     pub(crate) flow_limits: Vec<(u32, Span)>,
     pub(crate) expects: Vec<Expect<'a>>,
 }
 
-/// `zone NAME = netfront 0` or `= netback`
+/// `zone NAME = netfront NUMBER` or `= netback`
 #[derive(Debug)]
 pub(crate) struct ZoneDecl<'a> {
     pub(crate) name: Name<'a>,
@@ -49,6 +49,13 @@ pub(crate) struct Decl<'a, T> {
 pub(crate) struct Address {
     pub(crate) addr: IpAddr,
     pub(crate) span: Span,
+}
+
+impl<'a> File<'a> {
+    /// The zones that are uplinks, each with its name.
+    pub(crate) fn uplinks(&self) -> impl Iterator<Item = (Uplink, Name<'a>)> {
+        self.zones.iter().filter_map(|decl| Some((decl.zone?.uplink()?, decl.name)))
+    }
 }
 
 /// What tells a VM from others.
@@ -188,12 +195,13 @@ pub(crate) enum How<'a> {
     Hairpin,
 }
 
-/// `route NETWORK via ADDRESS`
+/// `route NETWORK [via ADDRESS] [on ZONE]`
 #[derive(Debug)]
-pub(crate) struct Route {
+pub(crate) struct Route<'a> {
     /// Its first and last address.
     pub(crate) net: (IpAddr, IpAddr),
-    pub(crate) via: IpAddr,
+    pub(crate) via: Option<IpAddr>,
+    pub(crate) on: Option<Name<'a>>,
     pub(crate) span: Span,
 }
 

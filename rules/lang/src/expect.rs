@@ -11,7 +11,7 @@ use crate::names::Names;
 use crate::questions::Sent;
 use rules::qubes::Trees;
 use rules::{
-    Action, Decision, Family, Header, Policy, Ported, Query, RuleId, State, Transport, Uplink, Zone,
+    Action, Decision, Family, Header, Policy, Ported, Query, RuleId, State, Transport, Zone,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -98,10 +98,16 @@ impl Asker<'_, '_> {
         let mut all = Vec::new();
         for (src, dst) in pairs {
             let own = matches!(asked.to.host, Host::Firewall);
-            let zones = self.zones(asked, src, dst, own)?;
+            let zones = self.zones(asked, (src, dst), ports.1, own)?;
             all.extend(self.arriving(asked, zones, (src, dst), ports, own));
         }
         Some(all)
+    }
+
+    /// The resolver that is really asked when a client sends this to `dst`, if it is a redirected query.
+    fn redirected(&self, asked: &Packet<'_>, dst: IpAddr, dport: u16) -> Option<IpAddr> {
+        let is_dns = matches!(asked.proto, Proto::Tcp | Proto::Udp) && dport == 53;
+        self.policy.dns_target(dst).filter(|_| is_dns)
     }
 
     /// The packet as it comes to the rules: behind the DNS redirect, forwards and what stands for a
@@ -120,18 +126,19 @@ impl Asker<'_, '_> {
             Proto::Udp => Some(Ported::Udp),
             Proto::Icmp(_) | Proto::IcmpType(_) => None,
         };
-        let inward = zones.0 == Zone::Uplink(Uplink::FIRST);
+        let inward = zones.0.uplink().is_some();
+        let here = |uplink| zones.0 == Zone::Uplink(uplink);
         let forwarded = |proto| {
-            let here = |f: &&rules::Forward| {
+            let meant = |f: &&rules::Forward| {
                 let at = f.at.map_or(own && f.is_v6() == dst.is_ipv6(), |at| at == dst);
-                f.proto == proto && f.port == dport && at
+                here(f.uplink) && f.proto == proto && f.port == dport && at
             };
-            services.forwards.iter().find(here)
+            services.forwards.iter().find(meant)
         };
-        let forward = proto.filter(|_| inward).and_then(forwarded);
-        let pair = services.one_to_one.iter().find(|pair| inward && pair.external == dst);
-        let named = services.forwards.iter().any(|f| f.at == Some(dst))
-            || services.sources.iter().any(|s| s.external == dst);
+        let forward = proto.and_then(forwarded);
+        let pair = services.one_to_one.iter();
+        let pair = pair.filter(|pair| here(pair.uplink)).find(|pair| pair.external == dst);
+        let named = services.uplink_of(dst).is_some();
         let (targets, stranded) = match (forward, pair) {
             (Some(forward), _) if forward.from.contains(src) => (forward.to.clone(), false),
             (Some(_), _) => (vec![(dst, dport)], true),
@@ -181,31 +188,45 @@ impl Asker<'_, '_> {
         Some((from.port.unwrap_or(SOURCE_PORT), dport))
     }
 
-    /// The direction as written, or else by who owns the addresses: a VM's are a client's, all
-    /// others are outside.
+    /// The direction as written, or else by who owns the addresses: a VM's are a client's, all others
+    /// are outside. Behind which uplink, is told by the routes; what is sent to one of our names comes
+    /// by the uplink where it is one.
     fn zones(
         &mut self,
         expect: &Packet<'_>,
-        src: IpAddr,
-        dst: IpAddr,
+        (src, dst): (IpAddr, IpAddr),
+        dport: u16,
         own: bool,
     ) -> Option<(Zone, Zone)> {
-        if let Some(Pair { from, to }) = expect.pair {
-            return Some((self.names.zone(from, self.report)?, self.names.zone(to, self.report)?));
-        }
-        let zone = |addr| match self.policy.vm_name(addr) {
-            Some(_) => Zone::Clients,
-            None => Zone::Uplink(Uplink::FIRST),
-        };
         let services = &self.policy.parts().services;
+        let real = self.redirected(expect, dst, dport).unwrap_or(dst);
+        let leaves = services.uplink_to(real);
+        if let Some(pair) = &expect.pair {
+            let Pair { from, to } = *pair;
+            let zones = (self.names.zone(from, self.report)?, self.names.zone(to, self.report)?);
+            return match zones {
+                (Zone::Clients, Zone::Uplink(uplink)) if uplink != leaves => {
+                    let by = self.names.zone_called(Zone::Uplink(leaves));
+                    let message = format!("what clients send to {real} leaves by `{by}`");
+                    self.report
+                        .error("expect-uplink", message, pair.span(), "never in this direction")
+                        .help("by which uplink a packet leaves, the routes say");
+                    None
+                }
+                zones => Some(zones),
+            };
+        }
+        let named = services.uplink_of(dst);
+        let zone = |addr, uplink| match self.policy.vm_name(addr) {
+            Some(_) => Zone::Clients,
+            None => Zone::Uplink(uplink),
+        };
+        let from = zone(src, named.unwrap_or(services.uplink_to(src)));
         // What is sent to one of our names in the world is for a client.
-        let is_ours = own
-            || services.forwards.iter().any(|forward| forward.at == Some(dst))
-            || services.one_to_one.iter().any(|pair| pair.external == dst)
-            || services.sources.iter().any(|source| source.external == dst);
-        let target = if is_ours { Zone::Clients } else { zone(dst) };
-        match (zone(src), target) {
-            (Zone::Uplink(Uplink::FIRST), Zone::Uplink(Uplink::FIRST)) => {
+        let is_ours = own || named.is_some();
+        let target = if is_ours { Zone::Clients } else { zone(dst, leaves) };
+        match (from, target) {
+            (Zone::Uplink(_), Zone::Uplink(_)) => {
                 let message = "neither end belongs to a vm, so the direction is not clear";
                 self.report
                     .error("expect-direction", message, expect.span, "")
@@ -234,9 +255,8 @@ impl Asker<'_, '_> {
             Proto::Icmp(types) => icmp(types),
             Proto::IcmpType(one) => icmp(&[one]),
         };
-        let ported = matches!(asked.proto, Proto::Tcp | Proto::Udp);
-        let is_dns = ported && dport == 53 && from == Zone::Clients;
-        let dst = self.policy.dns_target(dst).filter(|_| is_dns).unwrap_or(dst);
+        let real = self.redirected(asked, dst, dport).filter(|_| from == Zone::Clients);
+        let dst = real.unwrap_or(dst);
         Query { from, to, src, dst, transport, header: header(&asked.when) }
     }
 }

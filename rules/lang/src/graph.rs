@@ -7,10 +7,10 @@
 use crate::Diagnostic;
 use crate::analysis::layers::{By, Layers};
 use crate::analysis::space::Sides;
-use crate::analysis::{DIRECTIONS, FUEL, TooTangled, decided, layers_of};
+use crate::analysis::{FUEL, TooTangled, decided, directions, layers_of, uplinks};
 use crate::model::{self, Model};
 use crate::words::CLAUSES;
-use rules::{Action, AddrSet, RuleId, Then, Uplink, What, Zone};
+use rules::{Action, AddrSet, RuleId, Then, What, Zone};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -50,13 +50,22 @@ fn sources(model: &Model<'_>) -> Vec<(String, Zone, AddrSet)> {
         .collect();
     let clients = if vms.is_empty() { "every client" } else { "other clients" };
     sources.push((clients.to_owned(), Zone::Clients, others));
-    sources.push(("outside".to_owned(), Zone::Uplink(Uplink::FIRST), AddrSet::any()));
+    let several = several_uplinks(model);
+    sources.extend(uplinks(&model.policy).into_iter().map(Zone::Uplink).map(|zone| {
+        let name = if several { model.names.zone_called(zone) } else { "outside".to_owned() };
+        (name, zone, AddrSet::any())
+    }));
     sources
+}
+
+/// Whether it has to be said which uplink is meant.
+fn several_uplinks(model: &Model<'_>) -> bool {
+    uplinks(&model.policy).len() > 1
 }
 
 fn edges(model: &Model<'_>) -> Vec<Edge> {
     let mut edges = Vec::new();
-    for direction in DIRECTIONS {
+    for direction in directions(&uplinks(&model.policy)) {
         let layers = layers_of(&model.policy, direction);
         for (from, (_, zone, addrs)) in sources(model).iter().enumerate() {
             if *zone != direction.0 {
@@ -64,7 +73,10 @@ fn edges(model: &Model<'_>) -> Vec<Edge> {
             }
             for (id, qubes) in opening(&layers, addrs).unwrap_or_default() {
                 let Some((_, rule)) = model.policy.rule(id) else { continue };
-                let (what, to) = words(&model.written(id), direction.1);
+                let (what, mut to) = words(&model.written(id), direction.1);
+                if direction.1 != Zone::Clients && several_uplinks(model) {
+                    to = format!("{}: {to}", model.names.zone_called(direction.1));
+                }
                 edges.push(Edge { from, to, what, qubes, line: rule.line });
             }
         }

@@ -1,10 +1,11 @@
 //! Says what the analysis found, in words and with the places.
 
 use crate::Span;
-use crate::analysis::findings::{self, Finding, What};
+use crate::analysis::findings::{self, Finding, Settled, What};
 use crate::diagnostic::{Level, More, Report};
 use crate::model::Model;
 use rules::{Query, RuleId};
+use std::collections::BTreeSet;
 
 /// Rules that are named as the reason for one finding; more would hide the point.
 const REASONS: usize = 4;
@@ -13,7 +14,9 @@ const REASONS: usize = 4;
 pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
     let written = |id: RuleId| model.span(id);
     refused_forwards(model, report);
-    for Finding { rule, what } in findings::all(&model.policy) {
+    let all = findings::all(&model.policy);
+    let asked = asked_somewhere(model, &all);
+    for Finding { rule, what } in all {
         let Some(span) = written(rule) else { continue };
         let reasons = |by: &[RuleId], mut more: More<'_>, label: &str| {
             for span in by.iter().take(REASONS).filter_map(|id| written(*id)) {
@@ -31,8 +34,10 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
                     .find(Level::Warning, "empty-match", message, span, "")
                     .help("are its source and destination of one address family?");
             }
-            What::Covered { by, vms, redirect, packet } => {
-                covered(report, span, &by, (vms, redirect), &packet, reasons);
+            What::Covered { settled, .. } if settled.elsewhere && asked.contains(&span) => {}
+            What::Covered { by, settled, packet } => {
+                let leaves = model.leaves_by(&packet).filter(|_| settled.elsewhere);
+                covered(report, span, &by, (settled, leaves), &packet, reasons);
             }
             What::Redundant { by, packet } => {
                 let message = "this rule changes nothing";
@@ -80,6 +85,15 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
     }
 }
 
+/// Where rules stand that are asked about something: one of a group may be used for several uplinks,
+/// and speak of destinations of each.
+fn asked_somewhere(model: &Model<'_>, all: &[Finding]) -> BTreeSet<Span> {
+    let covered = all.iter().filter(|found| matches!(found.what, What::Covered { .. }));
+    let never: BTreeSet<RuleId> = covered.map(|found| found.rule).collect();
+    let asked = model.policy.rule_ids().filter(|id| !never.contains(id));
+    asked.filter_map(|id| model.span(id)).collect()
+}
+
 /// Reports forwards that lead to rules which let nothing in.
 fn refused_forwards(model: &Model<'_>, report: &mut Report) {
     let mut told = Vec::new();
@@ -92,7 +106,10 @@ fn refused_forwards(model: &Model<'_>, report: &mut Report) {
         let more = report.find(Level::Warning, "forward-refused", message, span, "");
         let more = match model.span(rule) {
             Some(by) => more.see(by, "this rule refuses it"),
-            None => more.help("no block `policy uplink -> clients` accepts it"),
+            None => {
+                let [from, to] = [packet.from, packet.to].map(|zone| model.names.zone_called(zone));
+                more.help(format!("no block `policy {from} -> {to}` accepts it"))
+            }
         };
         more.example(described(&packet));
     }
@@ -107,26 +124,29 @@ fn covered(
     report: &mut Report,
     span: Span,
     by: &[RuleId],
-    (vms, redirect): (bool, bool),
+    (settled, leaves): (Settled, Option<String>),
     packet: &Query,
     reasons: impl Fn(&[RuleId], More<'_>, &str),
 ) {
-    let (code, message) = if vms || redirect {
+    let (code, message) = if settled.any() {
         ("never-asked", "this rule is never asked about the packets it speaks of")
     } else {
         ("shadowed", "this rule never decides: earlier ones take all its packets")
     };
     let mut more = report.find(Level::Warning, code, message, span, "");
     more = more.example(described(packet));
-    if vms {
+    if settled.vms {
         more = more.help(
             "the address of a `vm` is that of a client: flows to it do not leave by the uplink",
         );
     }
-    if redirect {
+    if settled.redirect {
         more = more.help(
             "queries to redirected resolvers are seen with the real resolver as their destination",
         );
+    }
+    if let Some(zone) = leaves {
+        more = more.help(format!("by the routes, what goes there leaves by `{zone}`"));
     }
     let label =
         if by.len() == 1 { "this rule takes them all" } else { "this rule takes some of them" };

@@ -8,7 +8,7 @@ use crate::diagnostic::Report;
 use crate::names::{Names, addresses_of};
 use crate::{Source, Span};
 use blocks::{Blocks, Placed};
-use rules::{AddrSet, DnsRedirect, Family, Forward, Parts, Policy, Vm, Zone};
+use rules::{AddrSet, DnsRedirect, Family, Forward, Parts, Policy, Uplink, Vm, Zone};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub(crate) fn lower(
         directions: HashMap::new(),
         groups: Vec::new(),
         forwards: Vec::new(),
+        external: HashMap::new(),
         report,
     };
     let Blocks { blocks, spans } = lower.blocks();
@@ -71,6 +72,8 @@ struct Lower<'s, 'r> {
     groups: Vec<Vec<Placed>>,
     /// Ports that are forwarded, each with its place.
     forwards: Vec<(Forward, Span)>,
+    /// On which uplink each external address is answered for, and where that is said first.
+    external: HashMap<IpAddr, (Uplink, Span)>,
     report: &'r mut Report,
 }
 

@@ -5,7 +5,7 @@ use crate::diagnostic::Report;
 use crate::names::{Names, resolve};
 use crate::parse::Parser;
 use crate::{Diagnostic, Source, Span, expect, lower, parse};
-use rules::{Policy, RuleId};
+use rules::{Policy, Query, RuleId, Zone};
 use std::sync::Arc;
 
 /// A policy, and where what was written.
@@ -63,6 +63,13 @@ impl Model<'_> {
         let text = span.unwrap_or("(no block speaks of this direction)");
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or(line));
         lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+    }
+
+    /// By which zone a packet leaves, if not by that of its direction.
+    pub(crate) fn leaves_by(&self, packet: &Query) -> Option<String> {
+        let uplink = self.policy.parts().services.uplink_to(packet.dst);
+        let other = packet.to.uplink().is_some_and(|asked| asked != uplink);
+        other.then(|| self.names.zone_called(Zone::Uplink(uplink)))
     }
 
     /// Checks what the file expects of itself.

@@ -110,6 +110,13 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// What the author calls `zone`.
+    pub(crate) fn zone_called(&self, zone: Zone) -> String {
+        let is = |entry: &Entry| matches!(entry.thing, Thing::Zone(Some(of)) if of == zone);
+        let called = self.table.iter().find(|(_, entry)| is(entry));
+        called.map_or_else(|| zone.to_string(), |(name, _)| (*name).to_owned())
+    }
+
     /// The addresses of the VM `name` stands for.
     pub(crate) fn vm(&self, name: Name<'_>, report: &mut Report) -> Option<&[IpAddr]> {
         match self.find(name, "vm", |thing| matches!(thing, Thing::Vm(_)), report)? {

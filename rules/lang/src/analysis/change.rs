@@ -2,8 +2,8 @@
 //! such packet.
 
 use super::layers::{By, Layers};
-use super::{DIRECTIONS, Effect, FUEL, TooTangled, decided, layers_of, witness};
-use rules::{Policy, Query, Rule, RuleId, Zone};
+use super::{Effect, FUEL, TooTangled, beyond, decided, directions, layers_of, uplinks, witness};
+use rules::{Policy, Query, Rule, RuleId, Uplink, Zone};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A packet that meets another fate.
@@ -18,22 +18,39 @@ pub(crate) struct Change {
 /// One change for each pair of an old and a new rule that differ about some packet.
 pub(crate) fn changes(old: &Policy, new: &Policy) -> Result<Vec<Change>, TooTangled> {
     let mut found = Vec::new();
-    for direction in DIRECTIONS {
-        between((old, new), direction, &mut found)?;
+    let all: BTreeSet<_> = uplinks(old).union(&uplinks(new)).copied().collect();
+    for direction in directions(&all) {
+        between((old, new), (direction, direction), &mut found)?;
+    }
+    for (was, is) in all.iter().flat_map(|was| all.iter().map(move |is| (*was, *is))) {
+        if was != is && moves((old, new), (was, is)) {
+            let pair = [was, is].map(|uplink| (Zone::Clients, Zone::Uplink(uplink)));
+            between((old, new), pair.into(), &mut found)?;
+        }
     }
     Ok(found)
 }
 
+/// Whether packets that left by one uplink leave by another now.
+fn moves((old, new): (&Policy, &Policy), (was, is): (Uplink, Uplink)) -> bool {
+    let [was, is] =
+        [(old, was), (new, is)].map(|(policy, at)| beyond(&policy.parts().services, at));
+    !was.intersection(&is).is_empty()
+}
+
+type Direction = (Zone, Zone);
+
 fn between(
     (old, new): (&Policy, &Policy),
-    direction: (Zone, Zone),
+    (then, now): (Direction, Direction),
     found: &mut Vec<Change>,
 ) -> Result<(), TooTangled> {
-    let (was, is) = (layers_of(old, direction), layers_of(new, direction));
+    let (was, is) = (layers_of(old, then), layers_of(new, now));
     let (mut fuel, mut pairs) = (FUEL, BTreeSet::new());
     // A packet that only unchanged rules speak of meets the same first one in both.
-    let (gone, added) = unshared(old, new, direction);
-    let blocks = [old, new].map(|policy| policy.block(direction.0, direction.1).next().is_some());
+    let (gone, added) = unshared((old, then), (new, now));
+    let blocks = [(old, then), (new, now)];
+    let blocks = blocks.map(|(policy, (from, to))| policy.block(from, to).next().is_some());
     // Where one of them has no block, everything it does is a change.
     let (gone, added) = match blocks {
         [true, false] => ((0..was.rules()).collect(), vec![0]),
@@ -50,7 +67,7 @@ fn between(
                     let (before, after) = (fate(&was, old_by), fate(&is, new_by));
                     let (Some(before), Some(after)) = (before, after) else { return Ok(true) };
                     if before.1 != after.1 && pairs.insert((before.0, after.0)) {
-                        let packet = witness::packet(new, direction, &part);
+                        let packet = witness::packet(new, now, &part);
                         found.push(Change { packet, old: before.0, new: after.0 });
                     }
                     Ok(true)
@@ -69,8 +86,10 @@ fn fate(layers: &Layers, by: By) -> Option<(RuleId, Effect)> {
 }
 
 /// The positions of rules that are not part of a longest common sequence of both blocks.
-fn unshared(old: &Policy, new: &Policy, (from, to): (Zone, Zone)) -> (Vec<usize>, Vec<usize>) {
-    let rules = |policy: &Policy| policy.block(from, to).map(|(_, r)| same(r)).collect::<Vec<_>>();
+fn unshared(old: (&Policy, Direction), new: (&Policy, Direction)) -> (Vec<usize>, Vec<usize>) {
+    let rules = |(policy, (from, to)): (&Policy, Direction)| {
+        policy.block(from, to).map(|(_, rule)| same(rule)).collect::<Vec<_>>()
+    };
     let (old, new) = (rules(old), rules(new));
     let start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let rest = |rules: &[Rule]| rules.get(start..).map(<[Rule]>::to_vec).unwrap_or_default();

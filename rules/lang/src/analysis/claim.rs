@@ -2,8 +2,8 @@
 
 use super::layers::By;
 use super::space::Sides;
-use super::{DIRECTIONS, FUEL, TooTangled, decided, layers_of, witness};
-use rules::{Action, AddrSet, Policy, Query, RuleId, Then, Uplink, What, Zone};
+use super::{FUEL, TooTangled, decided, layers_of, witness};
+use rules::{Action, AddrSet, Policy, Query, RuleId, Then, What, Zone};
 
 /// `FROM can|cannot reach TO [KINDS]`, with its names resolved.
 #[derive(Debug)]
@@ -74,18 +74,26 @@ pub(crate) fn prove(policy: &Policy, claim: &Claim) -> Result<Answer, TooTangled
 fn directions(policy: &Policy, claim: &Claim) -> Vec<(Zone, Zone)> {
     let vms = policy.parts().vms.iter().flat_map(|vm| vm.addrs.iter().copied());
     let vms = AddrSet::from_addrs(vms);
-    let zones = |end: &End| match end {
-        End::Zone(zone) => vec![*zone],
+    let fits = |end: &End, zone: Zone| match end {
+        End::Zone(of) => *of == zone,
         End::Addrs(set) if set.v4.is_subset(&vms.v4) && set.v6.is_subset(&vms.v6) => {
-            vec![Zone::Clients]
+            zone == Zone::Clients
         }
-        End::Addrs(set) if claim.can && set.intersection(&vms).is_empty() => {
-            vec![Zone::Uplink(Uplink::FIRST)]
-        }
-        End::Addrs(_) => Zone::ALL.to_vec(),
+        End::Addrs(set) if claim.can && set.intersection(&vms).is_empty() => zone != Zone::Clients,
+        End::Addrs(_) => true,
     };
-    let (from, to) = (zones(&claim.from), zones(&claim.to));
-    let mut fitting = DIRECTIONS.to_vec();
-    fitting.retain(|(a, b)| from.contains(a) && to.contains(b));
-    if fitting.is_empty() { vec![(Zone::Clients, Zone::Uplink(Uplink::FIRST))] } else { fitting }
+    let spoken_of = |end: &End| match end {
+        End::Zone(zone) => zone.uplink(),
+        End::Addrs(_) => None,
+    };
+    let mut uplinks = super::uplinks(policy);
+    uplinks.extend([&claim.from, &claim.to].into_iter().filter_map(spoken_of));
+    let all = super::directions(&uplinks);
+    let fitting = all.iter().filter(|(a, b)| fits(&claim.from, *a) && fits(&claim.to, *b));
+    let fitting: Vec<_> = fitting.copied().collect();
+    if !fitting.is_empty() || spoken_of(&claim.from).is_some() {
+        return fitting;
+    }
+    // Both ends would be outside, where nothing begins that is ours: the first is a client.
+    all.into_iter().filter(|(a, b)| *a == Zone::Clients && fits(&claim.to, *b)).collect()
 }

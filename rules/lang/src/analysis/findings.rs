@@ -5,11 +5,11 @@
 
 use super::layers::{By, Layers};
 use super::space::{Region, Sides};
-use super::{DIRECTIONS, Effect, FUEL, TooTangled, decided, layers_of};
+use super::{Effect, FUEL, TooTangled, decided, directions, layers_of, uplinks};
 use rules::{
-    Action, AddrSet, Forward, Policy, PortSet, Ported, Query, RuleId, Then, Traffic, Uplink, Zone,
+    Action, AddrSet, Forward, Policy, PortSet, Ported, Query, RuleId, Then, Traffic, Zone,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is the matter with one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) enum What {
     /// No packet can meet its conditions.
     Empty,
     /// All its packets are taken by the rules before it, or settled before rules are asked.
-    Covered { by: Vec<RuleId>, vms: bool, redirect: bool, packet: Query },
+    Covered { by: Vec<RuleId>, settled: Settled, packet: Query },
     /// Rules after it would do the same.
     Redundant { by: Vec<RuleId>, packet: Query },
     /// It accepts what the VM's own rules, which come later, may forbid.
@@ -37,10 +37,27 @@ pub(crate) enum What {
     Unknown,
 }
 
+/// What settles packets before any rule is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// They are a client's.
+    pub(crate) vms: bool,
+    /// They have another destination by then.
+    pub(crate) redirect: bool,
+    /// They leave by another uplink.
+    pub(crate) elsewhere: bool,
+}
+
+impl Settled {
+    pub(crate) fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
 /// All findings about `policy`, by direction and rule.
 pub(crate) fn all(policy: &Policy) -> Vec<Finding> {
     let mut found = Vec::new();
-    for direction in DIRECTIONS {
+    for direction in directions(&uplinks(policy)) {
         let layers = layers_of(policy, direction);
         let study = Study { policy, direction, layers: &layers };
         let ways = ways(policy, direction);
@@ -68,11 +85,13 @@ pub(crate) fn all(policy: &Policy) -> Vec<Finding> {
 fn ways(policy: &Policy, direction: (Zone, Zone)) -> Option<Vec<Region>> {
     let services = &policy.parts().services;
     match direction {
-        (Zone::Uplink(Uplink::FIRST), Zone::Clients) => {
+        (Zone::Uplink(uplink), Zone::Clients) => {
             let mut sides = Sides::default();
-            let forwards = services.forwards.iter().map(|forward| led(&mut sides, forward));
+            let here = services.forwards.iter().filter(|forward| forward.uplink == uplink);
+            let forwards = here.map(|forward| led(&mut sides, forward));
             let mut ways: Vec<_> = forwards.flatten().collect();
-            let insides = services.one_to_one.iter().map(|pair| pair.inside);
+            let pairs = services.one_to_one.iter().filter(|pair| pair.uplink == uplink);
+            let insides = pairs.map(|pair| pair.inside);
             let insides = AddrSet::from_addrs(insides);
             ways.extend(sides.product(&AddrSet::any(), &insides, &rules::What::Any));
             Some(ways)
@@ -95,13 +114,14 @@ fn led(sides: &mut Sides, forward: &Forward) -> Vec<Region> {
 /// The forwards of `policy`, by number, of which the rules accept nothing, with a packet and the rule that
 /// refuses it.
 pub(crate) fn refused_forwards(policy: &Policy) -> Vec<(usize, Query, RuleId)> {
-    let direction = (Zone::Uplink(Uplink::FIRST), Zone::Clients);
-    let layers = layers_of(policy, direction);
     let (mut sides, mut found) = (Sides::default(), Vec::new());
+    let mut layers = BTreeMap::new();
     for (number, forward) in policy.parts().services.forwards.iter().enumerate() {
+        let direction = (Zone::Uplink(forward.uplink), Zone::Clients);
+        let layers = layers.entry(forward.uplink).or_insert_with(|| layers_of(policy, direction));
         let (mut fuel, mut refused, mut opens) = (FUEL, None, false);
         for region in led(&mut sides, forward) {
-            let looked = decided(region, &layers, &mut fuel, &mut |part, by, _| {
+            let looked = decided(region, layers, &mut fuel, &mut |part, by, _| {
                 let By::Rule(at) = by else { return Ok(true) };
                 opens |= layers.effect(at).is_some_and(|e| e.then == Then::Do(Action::Accept));
                 let packet = super::witness::packet(policy, direction, &part);
@@ -133,11 +153,15 @@ impl Study<'_> {
         let mut takers = BTreeSet::new();
         let whole = regions.iter().map(|(_, region)| (region.clone(), 0)).collect();
         let Some(reached) = self.reaches(at, whole, &mut takers, &mut fuel)?.next else {
-            let (vms, redirect) = (takers.remove(&By::Vms), takers.remove(&By::Redirect));
+            let mut settled = Settled {
+                vms: takers.remove(&By::Vms),
+                redirect: takers.remove(&By::Redirect),
+                elsewhere: takers.remove(&By::Elsewhere),
+            };
             // From outside, that no packet has the address of a VM is not the point.
-            let vms = vms && (self.direction.1 == Zone::Uplink(Uplink::FIRST) || takers.is_empty());
+            settled.vms &= self.direction.1 != Zone::Clients || takers.is_empty();
             let packet = self.packet(first);
-            return Ok(vec![What::Covered { by: self.ids(&takers), vms, redirect, packet }]);
+            return Ok(vec![What::Covered { by: self.ids(&takers), settled, packet }]);
         };
         let mut found = Vec::new();
         let packet = self.packet(&reached.0);
@@ -292,6 +316,6 @@ struct Reached {
 const fn position(by: By) -> Option<usize> {
     match by {
         By::Rule(at) => Some(at),
-        By::Redirect | By::Vms => None,
+        By::Redirect | By::Vms | By::Elsewhere => None,
     }
 }

@@ -4,8 +4,8 @@
 //! to decide what it is never asked about. A direction without a block has one layer: it is dropped.
 
 use super::space::{Pane, Region, Sides};
-use super::{Effect, TooTangled};
-use rules::{Action, AddrSet, Policy, PortSet, RuleId, Then, Traffic, Uplink, What, Zone};
+use super::{Effect, TooTangled, beyond, without};
+use rules::{Action, AddrSet, Policy, PortSet, RuleId, Then, Traffic, What, Zone};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Whose layer it is.
@@ -15,6 +15,8 @@ pub(crate) enum By {
     Redirect,
     /// The VMs: what is theirs goes to and comes from clients.
     Vms,
+    /// The routes: what they lead to another uplink does not leave by this one.
+    Elsewhere,
     /// A rule, by its position in the block.
     Rule(usize),
 }
@@ -39,16 +41,20 @@ impl Layers {
         let parts = policy.parts();
         let vms = AddrSet::from_addrs(parts.vms.iter().flat_map(|vm| vm.addrs.iter().copied()));
         let any = AddrSet::any();
-        if direction.1 == Zone::Uplink(Uplink::FIRST) {
+        if direction.1 != Zone::Clients {
             layers.put(By::Vms, sides.product(&any, &vms, &What::Any));
         }
-        if direction.0 == Zone::Uplink(Uplink::FIRST) {
+        if direction.0 != Zone::Clients {
             layers.put(By::Vms, sides.product(&vms, &any, &What::Any));
         }
         if let (Some(redirect), Zone::Clients) = (&parts.redirect_dns, direction.0) {
             let moved = redirect.virtuals.iter().filter(|v| redirect.target(**v) != Some(**v));
             let moved = AddrSet::from_addrs(moved.copied());
             layers.put(By::Redirect, sides.product(&any, &moved, &dns()));
+        }
+        if let (Zone::Clients, Zone::Uplink(uplink)) = direction {
+            let elsewhere = without(&any, &beyond(&parts.services, uplink));
+            layers.put(By::Elsewhere, sides.product(&any, &elsewhere, &What::Any));
         }
         for (at, (id, rule)) in policy.block(direction.0, direction.1).enumerate() {
             layers.put(By::Rule(at), sides.regions(rule));
@@ -104,7 +110,7 @@ impl Layers {
         });
         let rules = above.filter_map(|layer| match layer.by {
             By::Rule(before) if before < at => Some(before),
-            By::Rule(_) | By::Redirect | By::Vms => None,
+            By::Rule(_) | By::Redirect | By::Vms | By::Elsewhere => None,
         });
         rules.collect()
     }

@@ -1,7 +1,7 @@
 //! One packet out of many: the one a person would have thought of.
 
 use super::space::{Region, Side, Sort};
-use rules::{Family, Header, Policy, Query, State, Transport, Zone};
+use rules::{Family, Header, Policy, Query, State, Transport, Uplink, Zone};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Ports, types and addresses that say something to a reader, most telling first.
@@ -49,6 +49,10 @@ fn host(policy: &Policy, zone: Zone, family: Family, side: &Side) -> IpAddr {
     let vms = policy.parts().vms.iter().flat_map(|vm| &vm.addrs);
     let named = vms.filter(|addr| Family::of(**addr) == family && zone == Zone::Clients);
     let mut wanted: Vec<u128> = named.map(|addr| bits(*addr)).collect();
+    let routes = policy.parts().services.routes.iter();
+    let there = routes.filter(|r| Zone::Uplink(r.uplink) == zone && r.uplink != Uplink::FIRST);
+    let there = there.filter(|route| Family::of(route.net) == family);
+    wanted.extend(there.map(|route| (bits(route.net) | 1).min(bits(route.ends().1))));
     wanted.extend(match (zone, family) {
         (Zone::Clients, Family::V4) => [CLIENT_V4, OUTSIDE_V4],
         (Zone::Clients, Family::V6) => [CLIENT_V6, OUTSIDE_V6],

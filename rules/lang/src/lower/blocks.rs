@@ -9,7 +9,7 @@ use crate::Span;
 use crate::ast::{Block, Does, Group, Rule, When};
 use crate::names::{Kinds, Side};
 use rules::{
-    Action, AddrSet, Conditions, PortSet, RangeSet, RejectKind, Then, Traffic, Uplink, What, Zone,
+    Action, AddrSet, Conditions, PortSet, RangeSet, RejectKind, Then, Traffic, What, Zone,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -81,12 +81,21 @@ impl Lower<'_, '_> {
         let from = self.names.side(block.pair.from, self.report);
         let to = self.names.side(block.pair.to, self.report);
         let (from, to) = (from?, to?);
-        if (from.zone(), to.zone()) == (Zone::Uplink(Uplink::FIRST), Zone::Uplink(Uplink::FIRST)) {
-            let message = "flows from the uplink to the uplink never cross the firewall";
-            self.report.error("bad-direction", message, block.pair.span(), "");
-            return None;
+        match (from.zone(), to.zone()) {
+            (Zone::Uplink(a), Zone::Uplink(b)) if a == b => {
+                let message = "flows from the uplink to the uplink never cross the firewall";
+                self.report.error("bad-direction", message, block.pair.span(), "");
+                None
+            }
+            (Zone::Uplink(_), Zone::Uplink(_)) => {
+                let message = "nothing passes from one uplink to another";
+                self.report
+                    .error("not-supported", message, block.pair.span(), "")
+                    .help("flows begin or end at clients: the networks outside stay apart");
+                None
+            }
+            _ => Some((from, to)),
         }
-        Some((from, to))
     }
 
     fn rules(&mut self, block: &Block<'_>, ends: Option<&Ends>) -> Vec<Placed> {
@@ -130,7 +139,9 @@ impl Lower<'_, '_> {
             Does::Then(then) => vec![(self.rule(rule, *then), rule.span)],
             Does::Forward(forward) => {
                 let from = self.set(rule.from.as_deref());
-                let targets = self.forward(forward, &from, rule.span);
+                let uplink = direction.and_then(|(outside, _)| outside.uplink());
+                let uplink = uplink.unwrap_or_default();
+                let targets = self.forward(forward, uplink, &from, rule.span);
                 let when = self.when(&rule.when, true, rule.span);
                 let make = |(dst, what)| {
                     let line = self.source.place(rule.span.start).line;
@@ -264,20 +275,16 @@ impl Lower<'_, '_> {
     /// What the firewall does not do must not be written as if it did: it never says a word to the
     /// world about a flow it does not let in, and the world's addresses have no VM with rules.
     fn check_direction_of(&mut self, rule: &Rule<'_>, (from, to): (Zone, Zone)) {
-        let inward = (from, to) == (Zone::Uplink(Uplink::FIRST), Zone::Clients);
+        let inward = from != Zone::Clients && to == Zone::Clients;
         let (message, help) = match &rule.verdict.does {
             Does::Forward(_) if !inward => (
                 "only flows from the uplink to clients are forwarded",
                 "put it into `policy uplink -> clients`",
             ),
-            Does::Then(Then::Qubes)
-                if (from, to) != (Zone::Clients, Zone::Uplink(Uplink::FIRST)) =>
-            {
-                (
-                    "a VM's own rules are about flows to the uplink",
-                    "say what becomes of these flows: `accept` or `drop`",
-                )
-            }
+            Does::Then(Then::Qubes) if from != Zone::Clients || to == Zone::Clients => (
+                "a VM's own rules are about flows to the uplink",
+                "say what becomes of these flows: `accept` or `drop`",
+            ),
             Does::Then(Then::Do(Action::Reject(_))) if inward => {
                 ("the world is told nothing about flows that are not let in", "`drop` them")
             }

@@ -15,10 +15,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-const OUTWARD: (Zone, Zone) = (Zone::Clients, Zone::Uplink(Uplink::FIRST));
-const INWARD: (Zone, Zone) = (Zone::Uplink(Uplink::FIRST), Zone::Clients);
-const BETWEEN: (Zone, Zone) = (Zone::Clients, Zone::Clients);
-
 /// Ports that one `forward` may name: a range becomes so many.
 const PORTS_MAX: usize = 256;
 
@@ -31,43 +27,55 @@ impl Lower<'_, '_> {
         let mut hairpin: Option<Span> = None;
         let mut said = HashMap::new();
         for nat in &file.nats {
-            let Some(direction) = self.direction(nat) else { continue };
+            let Some((from, to)) = self.direction(nat) else { continue };
+            let uplink = to.uplink().or(from.uplink()).unwrap_or_default();
             match &nat.how {
                 How::Masquerade => {
-                    self.said(&mut said, "masquerade".to_owned(), nat.span);
-                    masquerade = vec![direction];
+                    if self.said(&mut said, format!("masquerade {uplink}"), nat.span) {
+                        masquerade.push((from, to));
+                    }
                 }
                 How::Hairpin => {
                     self.said(&mut said, "hairpin".to_owned(), nat.span);
                     hairpin = Some(nat.span);
                 }
                 How::Snat { proto, from, to } => {
-                    let sources = self.snat(*proto, from, to);
+                    let sources = self.snat(uplink, *proto, from, to);
                     for source in &sources {
-                        let key = format!("{} {:?}", source.inside, source.socket);
+                        let key = format!("{uplink} {} {:?}", source.inside, source.socket);
                         self.said(&mut said, key, nat.span);
+                        self.answered_on(uplink, source.external, to.span);
                     }
                     services.sources.extend(sources);
                 }
                 How::OneToOne { inside, external } => {
-                    if let Some(pair) = self.one_to_one(inside, external) {
-                        self.said(&mut said, format!("1:1 {}", pair.inside), nat.span);
-                        self.said(&mut said, format!("1:1 {}", pair.external), nat.span);
+                    if let Some(pair) = self.one_to_one(uplink, inside, external) {
+                        for addr in [pair.inside, pair.external] {
+                            self.said(&mut said, format!("1:1 {uplink} {addr}"), nat.span);
+                        }
+                        self.answered_on(uplink, pair.external, external.span);
                         services.one_to_one.push(pair);
                     }
                 }
                 How::Dnat { forward, from } => {
                     let from = self.set(from.as_deref());
-                    self.forward(forward, &from, nat.span);
+                    self.forward(forward, uplink, &from, nat.span);
                 }
             }
         }
+        masquerade.sort_unstable();
         services.hairpin = hairpin.is_some();
         services.forwards = self.forwards.iter().map(|(forward, _)| forward.clone()).collect();
-        for ast::Route { net: (net, last), via, span } in &file.routes {
-            self.said(&mut said, format!("route {net} {last}"), *span);
-            let (net, via, prefix) = (*net, *via, prefix((*net, *last)));
-            services.routes.push(Route { net, prefix, uplink: Uplink::FIRST, via: Some(via) });
+        for route in &file.routes {
+            let (net, last) = route.net;
+            let first = self.said(&mut said, format!("route {net} {last}"), route.span);
+            let Some(uplink) = self.uplink_of(route).filter(|_| first) else { continue };
+            services.routes.push(Route {
+                net,
+                prefix: prefix((net, last)),
+                uplink,
+                via: route.via,
+            });
         }
         for &ast::Syslog { to, port, accepted, refused, span } in &file.syslogs {
             self.said(&mut said, "syslog".to_owned(), span);
@@ -86,43 +94,83 @@ impl Lower<'_, '_> {
         (masquerade, services)
     }
 
-    /// Reports what has been said before.
-    fn said(&mut self, said: &mut HashMap<String, Span>, what: String, span: Span) {
-        if let Some(&first) = said.get(&what) {
+    /// Reports what has been said before; whether it has not.
+    fn said(&mut self, said: &mut HashMap<String, Span>, what: String, span: Span) -> bool {
+        let first = said.get(&what).copied();
+        if let Some(first) = first {
             self.report
                 .error("twice", "this is said already", span, "again")
                 .see(first, "first here");
         } else {
             said.insert(what, span);
         }
+        first.is_none()
+    }
+
+    /// Notes that `addr` is answered for on `uplink`, and so on no other.
+    fn answered_on(&mut self, uplink: Uplink, addr: IpAddr, span: Span) {
+        let &mut (known, first) = self.external.entry(addr).or_insert((uplink, span));
+        if known != uplink {
+            let zone = self.names.zone_called(Zone::Uplink(known));
+            let message = format!("{addr} belongs to another uplink");
+            self.report
+                .error("two-uplinks", message, span, "")
+                .see(first, format!("here it is an address on `{zone}`"))
+                .help("an external address is answered for on one uplink");
+        }
+    }
+
+    /// Where a route leads: that may be left out where there is one uplink only.
+    fn uplink_of(&mut self, route: &ast::Route<'_>) -> Option<Uplink> {
+        if let Some(on) = route.on {
+            let zone = self.names.zone(on, self.report)?;
+            if zone == Zone::Clients {
+                let message = "a route leads to what is behind an uplink";
+                self.report.error("bad-route", message, on.span, "");
+            }
+            return zone.uplink();
+        }
+        let file = self.file;
+        let mut uplinks = file.uplinks();
+        let (first, second) = (uplinks.next(), uplinks.next());
+        if let (Some((_, first)), Some((_, second))) = (first, second) {
+            let message = "there are several uplinks, and this route names none";
+            self.report
+                .error("which-uplink", message, route.span, "")
+                .see(first.span, "one of them")
+                .see(second.span, "another")
+                .help(format!("name it at the end: `… on {}`", second.text));
+            return None;
+        }
+        Some(first.map_or(Uplink::FIRST, |(uplink, _)| uplink))
     }
 
     /// Which way a translation goes, if it can.
     fn direction(&mut self, nat: &Nat<'_>) -> Option<(Zone, Zone)> {
         let from = self.names.zone(nat.pair.from, self.report);
         let to = self.names.zone(nat.pair.to, self.report);
-        let (direction, wanted) = (
-            (from?, to?),
-            match nat.how {
-                How::Masquerade | How::Snat { .. } | How::OneToOne { .. } => OUTWARD,
-                How::Dnat { .. } => INWARD,
-                How::Hairpin => BETWEEN,
-            },
-        );
-        if direction == wanted {
-            return Some(direction);
-        }
-        let (message, help) = match wanted {
-            OUTWARD => (
+        let (from, to) = (from?, to?);
+        let outside = (from.uplink().is_some(), to.uplink().is_some());
+        let (wanted, message, help) = match nat.how {
+            How::Masquerade | How::Snat { .. } | How::OneToOne { .. } => (
+                (false, true),
                 "only flows from clients to the uplink are translated so",
                 "towards a client, `dnat` and `forward` translate the destination",
             ),
-            INWARD => (
+            How::Dnat { .. } => (
+                (true, false),
                 "only destinations of flows from the uplink are translated so",
                 "write `nat uplink -> clients dnat …`",
             ),
-            _ => ("only clients meet this way", "write `nat clients -> clients hairpin`"),
+            How::Hairpin => (
+                (false, false),
+                "only clients meet this way",
+                "write `nat clients -> clients hairpin`",
+            ),
         };
+        if outside == wanted {
+            return Some((from, to));
+        }
         self.report.error("bad-direction", message, nat.pair.span(), "").help(help);
         None
     }
@@ -144,7 +192,13 @@ impl Lower<'_, '_> {
         }
     }
 
-    fn snat(&mut self, proto: Option<rules::Ported>, from: &End<'_>, to: &End<'_>) -> Vec<Source> {
+    fn snat(
+        &mut self,
+        uplink: Uplink,
+        proto: Option<rules::Ported>,
+        from: &End<'_>,
+        to: &End<'_>,
+    ) -> Vec<Source> {
         let (inside, external) = (self.hosts(from), self.hosts(to));
         let [external] = external[..] else {
             if external.len() > 1 {
@@ -170,19 +224,18 @@ impl Lower<'_, '_> {
         let sources: Vec<_> = inside
             .iter()
             .filter(|addr| addr.is_ipv4() == external.is_ipv4())
-            .map(|&inside| Source {
-                uplink: Uplink::FIRST,
-                inside,
-                socket,
-                external,
-                port: to.port,
-            })
+            .map(|&inside| Source { uplink, inside, socket, external, port: to.port })
             .collect();
         self.same_family(!inside.is_empty() && sources.is_empty(), from.span.to(to.span));
         sources
     }
 
-    fn one_to_one(&mut self, inside: &End<'_>, external: &End<'_>) -> Option<OneToOne> {
+    fn one_to_one(
+        &mut self,
+        uplink: Uplink,
+        inside: &End<'_>,
+        external: &End<'_>,
+    ) -> Option<OneToOne> {
         if let Some(end) = [inside, external].into_iter().find(|end| end.port.is_some()) {
             let message = "one address stands for the other with all its ports";
             self.report.error("bad-nat", message, end.span, "").help("leave the port out");
@@ -192,7 +245,7 @@ impl Lower<'_, '_> {
         let external_addr = externals.first().copied()?;
         let found = insides.iter().find(|addr| addr.is_ipv4() == external_addr.is_ipv4());
         self.same_family(!insides.is_empty() && found.is_none(), inside.span.to(external.span));
-        Some(OneToOne { uplink: Uplink::FIRST, inside: *found?, external: external_addr })
+        Some(OneToOne { uplink, inside: *found?, external: external_addr })
     }
 
     fn same_family(&mut self, wrong: bool, span: Span) {
@@ -206,6 +259,7 @@ impl Lower<'_, '_> {
     pub(super) fn forward(
         &mut self,
         forward: &ast::Forward<'_>,
+        uplink: Uplink,
         from: &Arc<AddrSet>,
         span: Span,
     ) -> Vec<(AddrSet, What)> {
@@ -236,6 +290,7 @@ impl Lower<'_, '_> {
             targets.extend([true, false].into_iter().filter_map(of).map(|addr| (*addr, end.port)));
         }
         if let Some(at) = forward.at {
+            self.answered_on(uplink, at.addr, at.span);
             let all = targets.len();
             targets.retain(|(addr, _)| addr.is_ipv4() == at.addr.is_ipv4());
             self.same_family(all > 0 && targets.is_empty(), span);
@@ -246,7 +301,7 @@ impl Lower<'_, '_> {
                 let to = targets.iter().filter(|(addr, _)| addr.is_ipv4() == v4);
                 let to: Vec<_> = to.map(|&(addr, own)| (addr, own.unwrap_or(port))).collect();
                 if !to.is_empty() {
-                    self.add_forward(forward, port, from.clone(), to, span);
+                    self.add_forward((forward, uplink), port, from.clone(), to, span);
                 }
             }
         }
@@ -265,7 +320,7 @@ impl Lower<'_, '_> {
 
     fn add_forward(
         &mut self,
-        forward: &ast::Forward<'_>,
+        (forward, uplink): (&ast::Forward<'_>, Uplink),
         port: u16,
         from: Arc<AddrSet>,
         to: Vec<(IpAddr, u16)>,
@@ -273,9 +328,10 @@ impl Lower<'_, '_> {
     ) {
         let at = forward.at.map(|at| at.addr);
         let (proto, balance) = (forward.proto, forward.balance);
-        let new = Forward { uplink: Uplink::FIRST, proto, at, port, from, to, balance };
+        let new = Forward { uplink, proto, at, port, from, to, balance };
         let same = |(old, _): &&(Forward, Span)| {
-            (old.proto, old.at, old.port, old.is_v6()) == (proto, at, port, new.is_v6())
+            (old.uplink, old.proto, old.at, old.port, old.is_v6())
+                == (uplink, proto, at, port, new.is_v6())
         };
         if let Some(&(_, first)) = self.forwards.iter().find(same) {
             if first != span {
@@ -297,26 +353,28 @@ impl Lower<'_, '_> {
         masquerade: &[(Zone, Zone)],
         services: &Services,
     ) {
-        if masquerade.contains(&OUTWARD) {
-            return;
+        for block in blocks.iter().filter(|block| !masquerade.contains(&(block.from, block.to))) {
+            if let (Zone::Clients, Zone::Uplink(uplink)) = (block.from, block.to) {
+                self.block_is_translated(block, uplink, services);
+            }
         }
-        let whole = services.sources.iter().filter(|s| s.socket.is_none()).map(|s| s.inside);
-        let known = whole.chain(services.one_to_one.iter().map(|pair| pair.inside));
+    }
+
+    fn block_is_translated(&mut self, block: &Block, uplink: Uplink, services: &Services) {
+        let whole = services.sources.iter().filter(|s| s.socket.is_none() && s.uplink == uplink);
+        let pairs = services.one_to_one.iter().filter(|pair| pair.uplink == uplink);
+        let known = whole.map(|s| s.inside).chain(pairs.map(|pair| pair.inside));
         let known = AddrSet::from_addrs(known);
         let opens = |rule: &rules::Rule| {
             matches!(rule.then, Then::Do(rules::Action::Accept) | Then::Qubes)
                 && !(rule.src.v4.is_subset(&known.v4) && rule.src.v6.is_subset(&known.v6))
         };
-        let block = blocks.iter().find(|block| (block.from, block.to) == OUTWARD);
-        let Some(&pair) = self.directions.get(&OUTWARD) else { return };
-        if !block.is_some_and(|block| block.rules.iter().any(opens)) {
+        let Some(&pair) = self.directions.get(&(block.from, block.to)) else { return };
+        if !block.rules.iter().any(opens) {
             return;
         }
-        let zone = |of: Zone| {
-            let named = self.file.zones.iter().find(|decl| decl.zone == Some(of));
-            named.map_or("clients", |decl| decl.name.text)
-        };
-        let help = format!("add `nat {} -> {} masquerade`", zone(OUTWARD.0), zone(OUTWARD.1));
+        let (from, to) = (self.names.zone_called(block.from), self.names.zone_called(block.to));
+        let help = format!("add `nat {from} -> {to} masquerade`");
         let message = "these flows would leave under an address that nobody can answer to";
         self.report.error("not-translated", message, pair, "").help(help);
     }

@@ -6,6 +6,7 @@ use crate::ast::{Address, Block, Decl, File, Group, Name, Pair, Redirect, Rule, 
 use crate::lex::Kind;
 use crate::literal;
 use crate::words::{DECLARATIONS, VERDICTS, did_you_mean};
+use rules::Uplink;
 
 impl<'a> Parser<'a, '_> {
     pub(super) fn declaration(&mut self, file: &mut File<'a>) -> Parsed<()> {
@@ -85,18 +86,18 @@ impl<'a> Parser<'a, '_> {
         }
         let index = self.peek();
         if index.kind != Kind::Word || !literal::is_numeric(index.text) {
-            self.expected("the number of the interface, `0`");
+            self.expected("the number of the interface, such as `0`");
             return Err(Reported);
         }
         self.next();
-        if index.text != "0" {
+        let Some(uplink) = index.text.parse().ok().and_then(Uplink::new) else {
             let message = format!("there is no netfront {}", index.text);
             self.report
                 .error("not-supported", message, index.span, "")
-                .help("there is one uplink: `netfront 0`");
+                .help("there are up to four uplinks: `netfront 0` to `netfront 3`");
             return Err(Reported);
-        }
-        Ok(rules::Zone::Uplink(rules::Uplink::FIRST))
+        };
+        Ok(rules::Zone::Uplink(uplink))
     }
 
     /// `KEYWORD NAME = ITEM, …`, with brackets around the items or without. If the items are not

@@ -107,8 +107,8 @@ impl<'a> Parser<'a, '_> {
         there.then_some(if tcp { Ported::Tcp } else { Ported::Udp })
     }
 
-    /// `route NETWORK via ADDRESS`
-    pub(super) fn route(&mut self) -> Parsed<Route> {
+    /// `route NETWORK [via ADDRESS] [on ZONE]`
+    pub(super) fn route(&mut self) -> Parsed<Route<'a>> {
         let start = self.next().span;
         let net = self.peek();
         if net.kind != lex::Kind::Word || literal::is_name(net.text) {
@@ -124,15 +124,19 @@ impl<'a> Parser<'a, '_> {
                 .help("a network is written `10.0.0.0/8`");
             return Err(Reported);
         }
-        self.want_word("via")?;
-        let via = self.address()?;
+        let via = if self.eat_word("via") { Some(self.address()?.addr) } else { None };
+        let on = if self.eat_word("on") { Some(self.name("an uplink's zone")?) } else { None };
         let span = start.to(self.last_span());
-        if via.addr.is_ipv4() != range.0.is_ipv4() {
+        if via.is_none() && on.is_none() {
+            self.expected("`via` or `on`").help("`route 10.0.0.0/8 via 192.0.2.9`");
+            return Err(Reported);
+        }
+        if via.is_some_and(|via| via.is_ipv4() != range.0.is_ipv4()) {
             let message = "the network and its next hop are of different address families";
             self.report.error("bad-route", message, span, "");
             return Err(Reported);
         }
-        Ok(Route { net: range, via: via.addr, span })
+        Ok(Route { net: range, via, on, span })
     }
 
     /// `syslog ADDRESS[:PORT] [accepted] [refused]`
