@@ -73,10 +73,8 @@ fn edges(model: &Model<'_>) -> Vec<Edge> {
             }
             for (id, qubes) in opening(&layers, addrs).unwrap_or_default() {
                 let Some((_, rule)) = model.policy.rule(id) else { continue };
-                let (what, mut to) = words(&model.written(id), direction.1);
-                if direction.1 != Zone::Clients && several_uplinks(model) {
-                    to = format!("{}: {to}", model.names.zone_called(direction.1));
-                }
+                let (what, to) = words(&model.written(id));
+                let to = target(model, direction.1, to);
                 edges.push(Edge { from, to, what, qubes, line: rule.line });
             }
         }
@@ -104,8 +102,8 @@ fn opening(layers: &Layers, addrs: &AddrSet) -> Result<BTreeMap<RuleId, bool>, T
 /// Words of a forward that begin something that is neither what it is about nor where to.
 const ENDS: [&str; 2] = ["at", "balance"];
 
-/// What a rule is about and where to, as it was written.
-fn words(rule: &str, to: Zone) -> (String, String) {
+/// What a rule is about and where to, as it was written; an empty place is everywhere.
+fn words(rule: &str) -> (String, String) {
     let (mut what, mut target, mut place) = (Vec::new(), Vec::new(), "what");
     for word in rule.split(' ').skip(1) {
         match word {
@@ -115,15 +113,21 @@ fn words(rule: &str, to: Zone) -> (String, String) {
             _ => {}
         }
     }
-    let anywhere = match to {
-        Zone::Uplink(_) => "anywhere outside",
-        Zone::Clients => "every client",
-    };
-    let or = |words: Vec<&str>, none: &str| match words.is_empty() {
-        true => none.to_owned(),
-        false => words.join(" "),
-    };
-    (or(what, "everything"), or(target, anywhere))
+    let what = if what.is_empty() { "everything".to_owned() } else { what.join(" ") };
+    (what, target.join(" "))
+}
+
+/// The end of an arrow.
+fn target(model: &Model<'_>, zone: Zone, place: String) -> String {
+    match zone {
+        Zone::Clients if place.is_empty() => "every client".to_owned(),
+        Zone::Uplink(_) if several_uplinks(model) => {
+            let name = model.names.zone_called(zone);
+            if place.is_empty() { name } else { format!("{name}: {place}") }
+        }
+        Zone::Uplink(_) if place.is_empty() => "anywhere outside".to_owned(),
+        Zone::Uplink(_) | Zone::Clients => place,
+    }
 }
 
 fn draw(model: &Model<'_>, edges: &[Edge]) -> String {

@@ -113,7 +113,8 @@ impl<'a> Names<'a> {
     /// What the author calls `zone`.
     pub(crate) fn zone_called(&self, zone: Zone) -> String {
         let is = |entry: &Entry| matches!(entry.thing, Thing::Zone(Some(of)) if of == zone);
-        let called = self.table.iter().find(|(_, entry)| is(entry));
+        let called = self.table.iter().filter(|(_, entry)| is(entry));
+        let called = called.min_by_key(|(_, entry)| entry.declared);
         called.map_or_else(|| zone.to_string(), |(name, _)| (*name).to_owned())
     }
 

@@ -29,11 +29,13 @@ pub(crate) const ICMP_NAMES: [(&str, &[IcmpType]); 2] = [
 ];
 
 /// Words of firewalls that this language does not know, with what can be said about each.
-const LATER: [(&str, &str); 19] = [
+const LATER: [(&str, &str); 21] = [
     ("rate", "a rate stands behind `limit`: `accept icmp echo-request limit 10/s`"),
     ("dnat", "ports are translated by `forward tcp 80 to web:8080` in a block, or by `nat`"),
     ("snat", "sources are translated by `nat clients -> uplink snat from work to 192.0.2.7`"),
     ("routes", "each stands alone: `route 10.0.0.0/8 via 192.0.2.9`"),
+    ("metric", "the longest prefix counts, and no uplink stands in for another"),
+    ("failover", "no uplink stands in for another: load another policy instead"),
     ("host", "host names cannot be used: write addresses"),
     ("established", "answers always pass with the flow they belong to; no rule is needed"),
     ("related", "answers always pass with the flow they belong to; no rule is needed"),
