@@ -9,9 +9,10 @@ use arrayvec::ArrayVec;
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::time::Duration;
-use tidegate::firewall::{Budget, Config, Firewall, Link};
+use tidegate::firewall::{Budget, Config, Firewall, Link, Site};
 use wire::{
-    BATCH, Frame, HEAD_MAX, Instant, Mac, Offload, Outbox, Port, Proto, REPLY_MAX, Reply, Verdict,
+    BATCH, Frame, HEAD_MAX, Instant, Mac, Offload, Outbox, Port, Proto, REPLY_MAX, Reply, Uplink,
+    Verdict,
 };
 
 const UPLINK: Port = Port::new(0, 0);
@@ -59,8 +60,7 @@ impl Town {
             panic!()
         };
         let config = Config {
-            addr4: Some(addr4),
-            addr6: Some(addr6),
+            sites: Site { addr4: Some(addr4), addr6: Some(addr6), ..Site::default() }.into(),
             policy: Some(compiled.policy),
             nat: nat::Config { slots: 512, ..nat::Config::default() },
             ..Config::default()
@@ -69,7 +69,7 @@ impl Town {
         let budget = budget(flows + 65_536);
         let mut firewall = Firewall::new(config, budget, [7; 32]).unwrap();
         let now = Instant::from_secs(1);
-        let uplink = Link::Uplink { mac: UPLINK_MAC, mtu: 1500, network: 1 };
+        let uplink = Link::Uplink { uplink: Uplink::FIRST, mac: UPLINK_MAC, mtu: 1500, network: 1 };
         firewall.port_up(now, UPLINK, uplink);
         for client in 0..clients {
             let addrs = vec![family.addr(10, client)];

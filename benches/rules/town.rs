@@ -4,8 +4,10 @@ use super::policy::{CLIENTS, Written, address};
 use rules::Policy;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant as Clock};
-use tidegate::firewall::{Budget, Config, Firewall, Link, LogLevel};
-use wire::{BATCH, Frame, HEAD_MAX, Instant, Mac, Offload, Outbox, Port, REPLY_MAX, Verdict};
+use tidegate::firewall::{Budget, Config, Firewall, Link, LogLevel, Site};
+use wire::{
+    BATCH, Frame, HEAD_MAX, Instant, Mac, Offload, Outbox, Port, REPLY_MAX, Uplink, Verdict,
+};
 
 const UPLINK: Port = Port::new(0, 0);
 const MAC: Mac = Mac([0, 0x16, 0x3e, 0x5e, 0x6c, 0]);
@@ -21,12 +23,13 @@ pub(crate) struct Town {
 
 impl Town {
     pub(crate) fn new(policy: Policy) -> Self {
-        let addr4 = Some(Ipv4Addr::new(192, 0, 2, 1));
+        let sites = Site { addr4: Some(Ipv4Addr::new(192, 0, 2, 1)), ..Site::default() }.into();
         let config =
-            Config { addr4, policy: Some(policy), log: LogLevel::None, ..Config::default() };
+            Config { sites, policy: Some(policy), log: LogLevel::None, ..Config::default() };
         let firewall = Firewall::new(config, Budget { bytes: 64 << 20 }, [7; 32]);
         let (mut firewall, now) = (firewall.expect("a firewall"), Instant::from_secs(1));
-        let link = Link::Uplink { mac: Mac([0, 0x16, 0x3e, 1, 1, 1]), mtu: 1500, network: 1 };
+        let mac = Mac([0, 0x16, 0x3e, 1, 1, 1]);
+        let link = Link::Uplink { uplink: Uplink::FIRST, mac, mtu: 1500, network: 1 };
         firewall.port_up(now, UPLINK, link);
         Self { firewall, now, rounds: 0 }
     }

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
-use tidegate::firewall::{Budget, Config, Firewall, Link};
+use tidegate::firewall::{Budget, Config, Firewall, Link, Site};
 use wire::sums::Sum;
 use wire::{
     BATCH, Csum, Frame, Gso, GsoKind, HEAD_MAX, Instant, Mac, Offload, Outbox, Parsed, Port,
-    REPLY_MAX, Rewrite, Translation, Transport, Unparsed, Verdict, parse,
+    REPLY_MAX, Rewrite, Translation, Transport, Unparsed, Uplink, Verdict, parse,
 };
 
 /// A frame, behind a byte that says how it came.
@@ -81,15 +81,20 @@ fn firewall() -> Firewall {
     static COMPILED: OnceLock<rules::Policy> = OnceLock::new();
     let compile = || lang::compile("fuzz.tide", POLICY).expect("it compiles").policy;
     let config = Config {
-        addr4: Some(US.into()),
-        addr6: Some("fd09::1".parse().unwrap()),
+        sites: Site {
+            addr4: Some(US.into()),
+            addr6: Some("fd09::1".parse().unwrap()),
+            ..Site::default()
+        }
+        .into(),
         policy: Some(COMPILED.get_or_init(compile).clone()),
         ..Config::default()
     };
     let mut firewall = Firewall::new(config, Budget { bytes: 1 << 20 }, [7; 32]).unwrap();
     let now = Instant::from_secs(1);
     let mac = Mac([0, 0x16, 0x3e, 1, 1, 1]);
-    firewall.port_up(now, UPLINK, Link::Uplink { mac, mtu: 1500, network: 1 });
+    let uplink = Uplink::FIRST;
+    firewall.port_up(now, UPLINK, Link::Uplink { uplink, mac, mtu: 1500, network: 1 });
     for (port, last) in CLIENTS.iter().zip([10, 11]) {
         let addrs = vec![[10, 137, 0, last].into(), format!("fd09::a89:{last}").parse().unwrap()];
         firewall.port_up(now, *port, Link::Client { mac, addrs, mtu: 1500 });

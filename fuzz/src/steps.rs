@@ -3,13 +3,16 @@
 use core::net::IpAddr;
 use core::time::Duration;
 use nat::{
-    Balance, Budget, Config, Direction, Forward, Nat, NewFlow, NewInflow, OneToOne, Source, Statics,
+    Balance, Budget, Config, Direction, Forward, Nat, NewFlow, NewInflow, OneToOne, Sender, Source,
+    Statics,
 };
 use std::collections::BTreeMap;
 use wire::{
     DropReason, IcmpQuery, Instant, Port, Proto, QueryKind, Quote, Tcp, TcpFlags, Transport, Tuple,
     Udp, Uplink,
 };
+
+const FIRST: Uplink = Uplink::FIRST;
 
 /// Steps of four bytes each: what, who, with whom, and how. Whatever happens, no two sockets have one
 /// external port, both ways of a flow lead to the same flow, no port is lost, what is written down is
@@ -87,7 +90,7 @@ impl World {
                 let Some(sent) = sent else { return };
                 let back = Tuple { sport: sent.dport ^ u16::from(what >> 7), ..sent.reversed() };
                 let hash = self.nat.hash(&back);
-                if let Some(id) = self.nat.find_in(self.now, hash, &back) {
+                if let Some(id) = self.nat.find_in(self.now, hash, FIRST, &back) {
                     let transport = transport(proto, what >> 3, how, true);
                     let _ = self.nat.pass(self.now, id, Direction::In, &transport);
                 }
@@ -96,7 +99,7 @@ impl World {
                 let Some(tuple) = sent else { return };
                 let tcp_seq = (proto == Proto::Tcp).then_some(u32::from(how));
                 let quote = Quote { tuple, l3: 42, l4: 62, tcp_seq };
-                let _ = self.nat.icmp_error(self.now, Direction::In, addr(1, how), &quote);
+                let _ = self.nat.icmp_error(self.now, Sender::World(FIRST), addr(1, how), &quote);
             }
             6 => {
                 let millis = u64::from(how) * u64::from(whom) * 100;
@@ -128,17 +131,24 @@ impl World {
         let tuple = Tuple { proto, src: remote.0, sport: remote.1, dst: external, dport };
         let carried = transport(proto, 0, how | 1, false);
         let hash = self.nat.hash(&tuple);
-        if let Some(id) = self.nat.find_in(self.now, hash, &tuple) {
+        if let Some(id) = self.nat.find_in(self.now, hash, FIRST, &tuple) {
             let _ = self.nat.pass(self.now, id, Direction::In, &carried);
             return;
         }
         let Some(inbound) = self.nat.inbound(&tuple, |_| how & 16 == 0) else { return };
         let slot = u16::from(how >> 6);
         let client = Port::new(slot, 0);
-        let new = NewInflow { client, tuple, transport: &carried, to: inbound.to, epoch: 0 };
+        let new = NewInflow {
+            client,
+            uplink: FIRST,
+            tuple,
+            transport: &carried,
+            to: inbound.to,
+            epoch: 0,
+        };
         let Ok((id, passage)) = self.nat.open_inbound(self.now, &new) else { return };
         assert_eq!((passage.tuple.dst, passage.tuple.dport), inbound.to);
-        assert_eq!(self.nat.find_in(self.now, hash, &tuple), Some(id));
+        assert_eq!(self.nat.find_in(self.now, hash, FIRST, &tuple), Some(id));
         let facts = self.nat.facts(id).expect("it was just opened");
         assert_eq!((facts.opened, facts.sent.reversed()), (Direction::In, tuple));
         assert!(self.nat.still_lets_in(&facts).is_some());
@@ -149,6 +159,7 @@ impl World {
         let (ours, other) = (IpAddr::from([10, 9, 0, 1]), IpAddr::from([10, 9, 0, 2]));
         let client = |n: u8| IpAddr::from([10, 0, 0, n]);
         let forward = |proto, port| Forward {
+            uplink: FIRST,
             proto,
             external: ours,
             port,
@@ -162,11 +173,17 @@ impl World {
         }
         if which & 2 != 0 {
             statics.one_to_one =
-                vec![OneToOne { uplink: Uplink::FIRST, inside: client(3), external: other }];
+                vec![OneToOne { uplink: FIRST, inside: client(3), external: other }];
         }
         if which & 4 != 0 {
             let socket = Some((Proto::Udp, 1));
-            let source = Source { inside: client(0), socket, external: ours, port: Some(2003) };
+            let source = Source {
+                uplink: FIRST,
+                inside: client(0),
+                socket,
+                external: ours,
+                port: Some(2003),
+            };
             statics.sources = vec![source];
         }
         let contradicts = which & 16 != 0 && which & 1 != 0;
@@ -219,7 +236,15 @@ impl World {
         let got = match self.nat.find_out(self.now, hash, &tuple) {
             Some(id) => self.nat.pass(self.now, id, Direction::Out, transport),
             None => {
-                let new = NewFlow { client, tuple, transport, external, redirected, epoch: 0 };
+                let new = NewFlow {
+                    client,
+                    uplink: FIRST,
+                    tuple,
+                    transport,
+                    external,
+                    redirected,
+                    epoch: 0,
+                };
                 self.nat.open(self.now, &new).map(|(_, passage)| passage)
             }
         };
@@ -242,7 +267,7 @@ impl World {
                 continue;
             }
             let back = sent.reversed();
-            assert_eq!(self.nat.find_in(self.now, self.nat.hash(&back), &back), out);
+            assert_eq!(self.nat.find_in(self.now, self.nat.hash(&back), FIRST, &back), out);
             let redirected = (asked.dst, asked.dport) != (sent.dst, sent.dport);
             let socket = (asked.src, asked.sport, redirected.then_some((asked.dst, asked.dport)));
             let end = (sent.proto, sent.src, sent.sport);

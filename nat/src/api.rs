@@ -1,7 +1,7 @@
 //! The words between the translator and whoever drives it.
 
 use core::net::IpAddr;
-use wire::{Port, Transport, Tuple};
+use wire::{Port, Transport, Tuple, Uplink};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +19,26 @@ impl Direction {
         match self {
             Self::Out => Self::In,
             Self::In => Self::Out,
+        }
+    }
+}
+
+/// Who sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A client.
+    Client,
+    /// Somebody behind this uplink. Flows that leave by another do not exist for it.
+    World(Uplink),
+}
+
+impl Sender {
+    /// Which way its packets go.
+    #[must_use]
+    pub const fn direction(self) -> Direction {
+        match self {
+            Self::Client => Direction::Out,
+            Self::World(_) => Direction::In,
         }
     }
 }
@@ -44,7 +64,9 @@ pub struct NewFlow<'a> {
     pub tuple: Tuple,
     /// What the packet carries.
     pub transport: &'a Transport,
-    /// The external address to send from, of the tuple's family.
+    /// The uplink it leaves by.
+    pub uplink: Uplink,
+    /// The external address to send from, of the tuple's family, unless another is written down.
     pub external: IpAddr,
     /// The real destination, if it is another than the one asked. For ICMP queries the port is 0.
     /// A redirected flow has an external port of its own; all others of one client socket share one.
@@ -58,6 +80,8 @@ pub struct NewFlow<'a> {
 pub struct NewInflow<'a> {
     /// The client it goes to.
     pub client: Port,
+    /// The uplink it came by.
+    pub uplink: Uplink,
     /// The packet's tuple as it came: from the remote to an external address.
     pub tuple: Tuple,
     /// What the packet carries.
@@ -74,6 +98,8 @@ pub struct Passage {
     /// The client whose flow it is: where a packet goes that comes in, and the only port that one
     /// going out may have come from.
     pub client: Port,
+    /// The uplink that the flow leaves by.
+    pub uplink: Uplink,
     /// The packet's tuple from here on.
     pub tuple: Tuple,
     /// What has to be changed to make it so.
@@ -85,6 +111,8 @@ pub struct Passage {
 pub struct ErrorPassage {
     /// The client whose flow the quoted packet belongs to.
     pub client: Port,
+    /// The uplink that the flow leaves by.
+    pub uplink: Uplink,
     /// Where the error goes: the sender of the quoted packet.
     pub to: IpAddr,
     /// What has to be changed in the error's own IP header.
@@ -102,6 +130,8 @@ pub struct Facts {
     pub asked: Tuple,
     /// The tuple as it is sent into the world: from the external address to the real remote.
     pub sent: Tuple,
+    /// The uplink it leaves by.
+    pub uplink: Uplink,
     /// Which way its first packet went.
     pub opened: Direction,
     /// Epoch of the rules that last accepted it.

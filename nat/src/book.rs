@@ -5,17 +5,17 @@
 //! where it is made for each packet.
 
 use crate::hash::{Endpoint, Hasher};
-use crate::statics::{Forward, Inbound, Source, Statics};
+use crate::statics::{External, Forward, Inbound, Source, Statics};
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use wire::{Balance, Proto, Tuple};
+use wire::{Balance, OneToOne, Proto, Tuple, Uplink};
 
 /// The lists as they are asked.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     statics: Statics,
     /// See [`Statics::externals`].
-    externals: Vec<(IpAddr, Option<IpAddr>)>,
+    externals: Vec<External>,
     /// How many flows each forward has opened.
     turns: Vec<usize>,
     /// Ports that are spoken for at some address, in order.
@@ -28,9 +28,8 @@ impl Book {
     /// Takes checked lists.
     pub(crate) fn new(mut statics: Statics) -> Self {
         statics.forwards.sort_unstable_by_key(Forward::key);
-        statics.one_to_one.sort_unstable_by_key(|pair| pair.inside);
-        let key = |s: &Source| (s.inside, s.socket.map(|(proto, port)| (proto.number(), port)));
-        statics.sources.sort_unstable_by_key(key);
+        statics.one_to_one.sort_unstable_by_key(pair_key);
+        statics.sources.sort_unstable_by_key(|s| source_key(s.uplink, s.inside, s.socket));
         let turns = alloc::vec![0; statics.forwards.len()];
         let mut claimed: Vec<_> = statics.claims().map(|(proto, _, port)| (proto, port)).collect();
         claimed.sort_unstable();
@@ -66,20 +65,25 @@ impl Book {
         self.claimed.binary_search(&(proto, port)).is_ok()
     }
 
-    /// Under which name a client's socket leaves, if that is written; with a port if that is, too.
-    pub(crate) fn source(&self, proto: Proto, inside: Endpoint) -> Option<(IpAddr, Option<u16>)> {
+    /// Under which name a client's socket leaves by `uplink`, if that is written; with a port if that
+    /// is, too.
+    pub(crate) fn source(
+        &self,
+        uplink: Uplink,
+        proto: Proto,
+        inside: Endpoint,
+    ) -> Option<(IpAddr, Option<u16>)> {
         let Statics { one_to_one, sources, .. } = &self.statics;
         let of = |socket: Option<(Proto, u16)>| {
-            let key = (inside.addr, socket.map(|(proto, port)| (proto.number(), port)));
-            let found = sources.binary_search_by_key(&key, |s| {
-                (s.inside, s.socket.map(|(proto, port)| (proto.number(), port)))
-            });
+            let key = source_key(uplink, inside.addr, socket);
+            let of = |s: &Source| source_key(s.uplink, s.inside, s.socket);
+            let found = sources.binary_search_by_key(&key, of);
             found.ok().and_then(|at| sources.get(at))
         };
         if let Some(source) = of(Some((proto, inside.port))).or_else(|| of(None)) {
             return Some((source.external, source.port));
         }
-        let at = one_to_one.binary_search_by_key(&inside.addr, |pair| pair.inside).ok()?;
+        let at = one_to_one.binary_search_by_key(&(uplink, inside.addr), pair_key).ok()?;
         Some((one_to_one.get(at)?.external, Some(inside.port)))
     }
 
@@ -91,7 +95,7 @@ impl Book {
         is_there: impl Fn(IpAddr) -> bool,
     ) -> Option<Inbound> {
         let Some((at, forward)) = self.forward(tuple) else {
-            let inside = self.external(tuple.dst)?.1?;
+            let inside = self.external(tuple.dst)?.inside?;
             let to = (inside, tuple.dport);
             return is_there(inside).then_some(Inbound { to, forwarded: false });
         };
@@ -123,20 +127,20 @@ impl Book {
         }
     }
 
-    /// Whether a flow that the world opened with `tuple` to this client would be let in now by a
-    /// forward (`Some(true)`), or is for the rules to decide (`Some(false)`).
-    pub(crate) fn still(&self, tuple: &Tuple, to: Endpoint) -> Option<bool> {
+    /// Whether a flow that the world opened by `uplink` with `tuple` to this client would be let in now
+    /// by a forward (`Some(true)`), or is for the rules to decide (`Some(false)`).
+    pub(crate) fn still(&self, uplink: Uplink, tuple: &Tuple, to: Endpoint) -> Option<bool> {
+        let External { inside, .. } = self.external(tuple.dst).filter(|e| e.uplink == uplink)?;
         if let Some((_, forward)) = self.forward(tuple) {
             let leads = forward.to.contains(&(to.addr, to.port));
             return (leads && forward.lets_in(tuple.src)).then_some(true);
         }
-        let inside = self.external(tuple.dst)?.1;
         (inside == Some(to.addr)).then_some(false)
     }
 
-    /// An external address, and the client that it stands for.
-    pub(crate) fn external(&self, addr: IpAddr) -> Option<(IpAddr, Option<IpAddr>)> {
-        let at = self.externals.binary_search_by_key(&addr, |(external, _)| *external).ok()?;
+    /// What is known of an external address.
+    pub(crate) fn external(&self, addr: IpAddr) -> Option<External> {
+        let at = self.externals.binary_search_by_key(&addr, |external| external.addr).ok()?;
         self.externals.get(at).copied()
     }
 
@@ -146,4 +150,14 @@ impl Book {
         let at = forwards.binary_search_by_key(&key, Forward::key).ok()?;
         forwards.get(at).map(|forward| (at, forward))
     }
+}
+
+const fn pair_key(pair: &OneToOne) -> (Uplink, IpAddr) {
+    (pair.uplink, pair.inside)
+}
+
+type SourceKey = (Uplink, IpAddr, Option<(u8, u16)>);
+
+fn source_key(uplink: Uplink, inside: IpAddr, socket: Option<(Proto, u16)>) -> SourceKey {
+    (uplink, inside, socket.map(|(proto, port)| (proto.number(), port)))
 }

@@ -5,7 +5,7 @@
 
 use crate::flow::Memory;
 use crate::nat::Nat;
-use crate::{Direction, ErrorPassage, Passage};
+use crate::{Direction, ErrorPassage, FlowId, Passage, Sender};
 use core::net::IpAddr;
 use wire::{DropReason, Instant, Quote, Translation};
 
@@ -14,8 +14,7 @@ use wire::{DropReason, Instant, Quote, Translation};
 const MTU_MIN: (u32, u32) = (576, 1280);
 
 impl Nat {
-    /// Takes an ICMP error from `source` that travels in `direction` to the sender of the packet it
-    /// quotes. Changes nothing: no ICMP error ends, refreshes or moves a flow.
+    /// Takes an ICMP error that `sender` sent from `source` to the sender of the packet it quotes. Changes nothing: no ICMP error ends, refreshes or moves a flow.
     ///
     /// # Errors
     /// [`DropReason::UnrelatedIcmp`] if no live flow sent that packet, or it is a TCP segment that
@@ -23,11 +22,19 @@ impl Nat {
     pub fn icmp_error(
         &self,
         now: Instant,
-        direction: Direction,
+        sender: Sender,
         source: IpAddr,
         quote: &Quote,
     ) -> Result<ErrorPassage, DropReason> {
-        self.error_passage(now, direction, source, quote).ok_or(DropReason::UnrelatedIcmp)
+        self.error_passage(now, sender, source, quote).ok_or(DropReason::UnrelatedIcmp)
+    }
+
+    /// The flow of the packet that an error of `sender` quotes.
+    #[must_use]
+    pub fn quoted(&self, now: Instant, sender: Sender, quote: &Quote) -> Option<FlowId> {
+        // Its answer would travel as the error does.
+        let answer = quote.tuple.reversed();
+        self.live(now, self.find(self.hash(&answer), sender, &answer)?)
     }
 
     /// Whether an error that says that only `mtu` bytes pass can be true of the packet it quotes,
@@ -39,24 +46,22 @@ impl Nat {
     pub fn check_too_big(
         &self,
         now: Instant,
-        direction: Direction,
+        sender: Sender,
         quote: &Quote,
         mtu: u32,
         len: u32,
     ) -> Result<(), DropReason> {
         let least = if quote.tuple.src.is_ipv6() { MTU_MIN.1 } else { MTU_MIN.0 };
-        let data = quote.tcp_seq.is_none_or(|seq| self.is_unread(now, direction, quote, seq));
+        let data = quote.tcp_seq.is_none_or(|seq| self.is_unread(now, sender, quote, seq));
         let believed = mtu >= least && mtu < len && data;
         if believed { Ok(()) } else { Err(DropReason::UnrelatedIcmp) }
     }
 
     /// Whether the quoted segment starts with data that its receiver has not acknowledged.
-    fn is_unread(&self, now: Instant, direction: Direction, quote: &Quote, seq: u32) -> bool {
-        let answer = quote.tuple.reversed();
-        let found = self.find(self.hash(&answer), direction, &answer);
-        let flow = found.and_then(|index| self.get(self.live(now, index)?));
+    fn is_unread(&self, now: Instant, sender: Sender, quote: &Quote, seq: u32) -> bool {
+        let flow = self.quoted(now, sender, quote).and_then(|id| self.get(id));
         flow.is_some_and(|flow| match &flow.memory {
-            Memory::Tcp(track) => track.is_unread(flow.side(direction.reversed()), seq),
+            Memory::Tcp(track) => track.is_unread(flow.side(sender.direction().reversed()), seq),
             Memory::Dns(_) | Memory::None => false,
         })
     }
@@ -64,26 +69,25 @@ impl Nat {
     fn error_passage(
         &self,
         now: Instant,
-        direction: Direction,
+        sender: Sender,
         source: IpAddr,
         quote: &Quote,
     ) -> Option<ErrorPassage> {
-        // Its answer would travel as the error does.
-        let answer = quote.tuple.reversed();
-        let id = self.live(now, self.find(self.hash(&answer), direction, &answer)?)?;
+        let direction = sender.direction();
+        let id = self.quoted(now, sender, quote)?;
         let flow = self.flows.get(id.index)?;
         // What it quotes would tell the client which id its query has in the world.
         if matches!(flow.memory, Memory::Dns(_)) {
             return None;
         }
         let (remote, _) = self.remote(flow)?;
-        let sender = flow.side(direction.reversed());
+        let quoted = flow.side(direction.reversed());
         if let (Memory::Tcp(track), Some(seq)) = (&flow.memory, quote.tcp_seq)
-            && !track.in_flight(sender, seq)
+            && !track.in_flight(quoted, seq)
         {
             return None;
         }
-        let Passage { client, tuple, change } = self.passage(id.index, direction)?;
+        let Passage { client, uplink, tuple, change } = self.passage(id.index, direction)?;
         // What the quoted packet is to its sender is the reverse of what its answer would become.
         let quoted = Translation { src: change.dst, dst: change.src, dns_id: None };
         let src = match direction {
@@ -93,6 +97,6 @@ impl Nat {
             Direction::Out => change.src,
         };
         let outer = Translation { src, dst: Some((tuple.dst, 0)), dns_id: None };
-        Some(ErrorPassage { client, to: tuple.dst, outer, quoted })
+        Some(ErrorPassage { client, uplink, to: tuple.dst, outer, quoted })
     }
 }

@@ -190,6 +190,13 @@ impl Fragments {
         self.datagrams.insert(id, datagram);
     }
 
+    /// The flow that the first fragment of a datagram passed by.
+    #[must_use]
+    pub fn flow(&self, now: Instant, id: &DatagramId) -> Option<FlowId> {
+        let datagram = self.datagrams.get(id)?;
+        (now.since(datagram.since) < LIFETIME).then_some(datagram.flow)
+    }
+
     /// Judges a fragment that is not the first.
     ///
     /// # Errors

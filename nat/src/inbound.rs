@@ -6,13 +6,13 @@
 use crate::book::Book;
 use crate::flow::Origin;
 use crate::hash::Endpoint;
-use crate::nat::Nat;
+use crate::nat::{External, Nat};
 use crate::numbers::Number;
 use crate::open::Seed;
 use crate::statics::{Inbound, StaticError, Statics};
 use crate::{Direction, Facts, FlowId, NewInflow, Passage};
 use core::net::IpAddr;
-use wire::{DropReason, Instant, Key, Tuple};
+use wire::{DropReason, Instant, Key, Tuple, Uplink};
 
 impl Nat {
     /// Puts new lists in place of the old. Ports named there are never given to a client again; who
@@ -42,10 +42,11 @@ impl Nat {
         self.book.statics()
     }
 
-    /// Whether packets to `addr` are ours to take, because it is written down as an external address.
+    /// The uplink by which packets to `addr` are ours to take, because it is written down as an
+    /// external address.
     #[must_use]
-    pub fn has_external(&self, addr: IpAddr) -> bool {
-        self.book.external(addr).is_some()
+    pub fn external_on(&self, addr: IpAddr) -> Option<Uplink> {
+        self.book.external(addr).map(|external| external.uplink)
     }
 
     /// Where a packet from the world that belongs to no flow is to go, if anywhere. `is_there` says
@@ -60,7 +61,7 @@ impl Nat {
     #[must_use]
     pub fn still_lets_in(&self, facts: &Facts) -> Option<bool> {
         let to = Endpoint { addr: facts.asked.src, port: facts.asked.sport };
-        self.book.still(&facts.sent.reversed(), to)
+        self.book.still(facts.uplink, &facts.sent.reversed(), to)
     }
 
     /// Opens a flow for a packet of the world that belongs to none, and takes it through.
@@ -80,6 +81,8 @@ impl Nat {
         if client.addr.is_ipv6() != kind.is_ipv6() {
             return Err(DropReason::Untranslatable);
         }
+        let uplink = new.uplink;
+        let reached = External { addr: new.tuple.dst.into(), uplink };
         let seed = Seed {
             origin: Origin::World,
             owner: new.client,
@@ -87,10 +90,8 @@ impl Nat {
             client,
             asked: remote,
             remote,
-            external: self
-                .externals
-                .number(new.tuple.dst.into())
-                .ok_or(DropReason::FlowTableFull)?,
+            uplink,
+            external: self.externals.number(reached).ok_or(DropReason::FlowTableFull)?,
             real: Number::NONE,
             fixed: Some(new.tuple.dport),
             state,

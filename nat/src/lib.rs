@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use nat::{Budget, Config, Direction, Nat, NewFlow};
-//! use wire::{Instant, Port, Proto, Transport, Tuple, Udp};
+//! use wire::{Instant, Port, Proto, Transport, Tuple, Udp, Uplink};
 //!
 //! let secret = [7; 32]; // from a real source of randomness, and never twice
 //! let mut nat = Nat::new(Config::default(), Budget { bytes: 1 << 20 }, secret).expect("sound");
@@ -25,6 +25,7 @@
 //!     client: Port::new(1, 0),
 //!     tuple: query,
 //!     transport: &transport,
+//!     uplink: Uplink::FIRST,
 //!     external: [192, 0, 2, 1].into(),
 //!     redirected: None,
 //!     epoch: 0,
@@ -32,7 +33,8 @@
 //!
 //! // The answer finds the way back.
 //! let answer = sent.tuple.reversed();
-//! let flow = nat.find_in(now, nat.hash(&answer), &answer).ok_or(wire::DropReason::Unsolicited)?;
+//! let flow = nat.find_in(now, nat.hash(&answer), Uplink::FIRST, &answer);
+//! let flow = flow.ok_or(wire::DropReason::Unsolicited)?;
 //! let got = nat.pass(now, flow, Direction::In, &transport)?;
 //! assert_eq!(got.tuple, query.reversed());
 //! # Ok::<(), wire::DropReason>(())
@@ -40,7 +42,8 @@
 //!
 //! How it is put together: every packet is found by one probe of one keyed index, whichever way it
 //! goes, since each flow stands in it under both its tuples. The flows of a client's socket share its
-//! external port, which is the same for all remotes. All time is kept by a wheel that a packet never
+//! external port, which is the same for all remotes. A flow leaves by one uplink, and what comes by
+//! another does not find it. All time is kept by a wheel that a packet never
 //! touches, unless it changes a TCP state.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -81,7 +84,7 @@ mod stir;
 mod tcp;
 mod wheel;
 
-pub use api::{Direction, ErrorPassage, Facts, FlowId, Hash, NewFlow, NewInflow, Passage};
+pub use api::{Direction, ErrorPassage, Facts, FlowId, Hash, NewFlow, NewInflow, Passage, Sender};
 pub use clients::{Holding, PerProto, Share};
 pub use config::{Budget, Config, ConfigError, Timeouts};
 pub use early::Early;

@@ -16,12 +16,13 @@ use crate::state::{Event, Lifetimes, Side};
 use crate::tcp::Passed;
 use crate::wheel::Wheel;
 use crate::{
-    Budget, Config, ConfigError, Direction, Facts, FlowId, Hash, Holding, Passage, Share, Stats,
+    Budget, Config, ConfigError, Direction, Facts, FlowId, Hash, Holding, Passage, Sender, Share,
+    Stats,
 };
 use chacha20::ChaCha20Rng;
 use core::net::IpAddr;
 use rand_pcg::rand_core::SeedableRng;
-use wire::{Addr, DropReason, Instant, Key, Port, Proto, Translation, Transport, Tuple};
+use wire::{Addr, DropReason, Instant, Key, Port, Proto, Translation, Transport, Tuple, Uplink};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -44,7 +45,9 @@ pub struct Nat {
     pub(crate) drawn: u32,
     pub(crate) quarantine: Quarantine,
     /// Addresses that flows leave from.
-    pub(crate) externals: Numbers<Addr>,
+    pub(crate) externals: Numbers<External>,
+    /// The next flow to be looked at whether it leaves from one that is retired.
+    pub(crate) retired: Option<u32>,
     /// Where redirected flows really go.
     pub(crate) reals: Numbers<(Addr, u16)>,
     pub(crate) clients: Clients,
@@ -53,6 +56,13 @@ pub struct Nat {
     pub(crate) stats: Stats,
     /// Time in which nothing ran, in nanoseconds.
     pub(crate) skipped: u64,
+}
+
+/// An address that flows leave from, and the uplink it is known on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct External {
+    pub(crate) addr: Addr,
+    pub(crate) uplink: Uplink,
 }
 
 /// A flow, and which of its two keys it stands under: the lowest bit.
@@ -95,6 +105,7 @@ impl Nat {
             drawn: 0,
             quarantine: Quarantine::new(),
             externals: Numbers::new(),
+            retired: None,
             reals: Numbers::new(),
             clients: Clients::new(config.slots, plan.flows),
             wheel: Wheel::new(),
@@ -115,14 +126,34 @@ impl Nat {
     /// The live flow of a packet that came from a client.
     #[must_use]
     pub fn find_out(&self, now: Instant, hash: Hash, tuple: &Tuple) -> Option<FlowId> {
-        self.live(now, self.find(hash, Direction::Out, tuple)?)
+        self.live(now, self.find(hash, Sender::Client, tuple)?)
     }
 
-    /// The live flow of a packet that came from the world to an external address. This is the whole
-    /// filter: it matches address, port and protocol of the remote (RFC 4787 REQ-8).
+    /// The live flow of a packet that came from the world by `uplink` to an external address. This is
+    /// the whole filter: it matches address, port and protocol of the remote (RFC 4787 REQ-8), and the
+    /// uplink that the flow leaves by.
     #[must_use]
-    pub fn find_in(&self, now: Instant, hash: Hash, tuple: &Tuple) -> Option<FlowId> {
-        self.live(now, self.find(hash, Direction::In, tuple)?)
+    pub fn find_in(
+        &self,
+        now: Instant,
+        hash: Hash,
+        uplink: Uplink,
+        tuple: &Tuple,
+    ) -> Option<FlowId> {
+        self.live(now, self.find(hash, Sender::World(uplink), tuple)?)
+    }
+
+    /// The uplink that a flow leaves by, unless it is over.
+    #[must_use]
+    pub fn uplink(&self, id: FlowId) -> Option<Uplink> {
+        Some(self.externals.value(self.get(id)?.external)?.uplink)
+    }
+
+    /// The same of a flow that the world opened: its packets leave where those of the world came in.
+    #[must_use]
+    pub fn came_by(&self, id: FlowId) -> Option<Uplink> {
+        self.get(id).filter(|flow| flow.origin == Origin::World)?;
+        self.uplink(id)
     }
 
     /// Takes a packet through its flow.
@@ -210,6 +241,7 @@ impl Nat {
         let flow = self.get(id)?;
         Some(Facts {
             client: self.clients.get(flow.owner)?.client,
+            uplink: self.uplink(id)?,
             asked: flow.inside().tuple(),
             sent: self.outside(flow)?.tuple(),
             opened: match flow.origin {
@@ -270,33 +302,29 @@ impl Nat {
         self.clients.share()
     }
 
-    pub(crate) fn find(&self, hash: Hash, direction: Direction, tuple: &Tuple) -> Option<u32> {
-        self.find_key(hash, direction, &Key::new(tuple)?).map(|(index, _)| index)
+    pub(crate) fn find(&self, hash: Hash, sender: Sender, tuple: &Tuple) -> Option<u32> {
+        self.find_key(hash, sender, &Key::new(tuple)?).map(|(index, _)| index)
     }
 
     #[inline]
-    pub(crate) fn find_key(
-        &self,
-        hash: Hash,
-        direction: Direction,
-        key: &Key,
-    ) -> Option<(u32, &Flow)> {
+    pub(crate) fn find_key(&self, hash: Hash, sender: Sender, key: &Key) -> Option<(u32, &Flow)> {
+        let direction = sender.direction();
         self.index.find(hash, |entry| {
             let entry = Entry(entry);
             let flow = self.flows.get(entry.index()).filter(|_| entry.direction() == direction)?;
-            let same = match direction {
-                Direction::Out => flow.inside() == *key,
-                Direction::In => self.is_answer(flow, key),
+            let same = match sender {
+                Sender::Client => flow.inside() == *key,
+                Sender::World(uplink) => self.is_answer(flow, uplink, key),
             };
             same.then_some((entry.index(), flow))
         })
     }
 
     #[inline]
-    fn is_answer(&self, flow: &Flow, key: &Key) -> bool {
+    fn is_answer(&self, flow: &Flow, uplink: Uplink, key: &Key) -> bool {
         (flow.external_port, flow.kind) == (key.dport, key.kind)
             && self.remote(flow) == Some((key.src, key.sport))
-            && self.externals.value(flow.external) == Some(key.dst)
+            && self.externals.value(flow.external) == Some(External { addr: key.dst, uplink })
     }
 
     /// The remote that a flow really goes to.
@@ -310,13 +338,14 @@ impl Nat {
 
     /// Key of what is sent into the world.
     pub(crate) fn outside(&self, flow: &Flow) -> Option<Key> {
-        Some(flow.outside(self.externals.value(flow.external)?, self.remote(flow)?))
+        Some(flow.outside(self.externals.any_value(flow.external)?.addr, self.remote(flow)?))
     }
 
     /// The new tuple of a packet of a flow.
     pub(crate) fn passage(&self, index: u32, direction: Direction) -> Option<Passage> {
         let flow = self.flows.get(index)?;
         let client = self.clients.get(flow.owner)?.client;
+        let uplink = self.externals.value(flow.external)?.uplink;
         let tuple = match direction {
             Direction::Out => self.outside(flow)?.tuple(),
             Direction::In => flow.inside().tuple().reversed(),
@@ -328,13 +357,14 @@ impl Nat {
             Direction::Out => Translation { src, dst: far(dst), dns_id: None },
             Direction::In => Translation { src: far(src), dst, dns_id: None },
         };
-        Some(Passage { client, tuple, change })
+        Some(Passage { client, uplink, tuple, change })
     }
 
     pub(crate) fn live(&self, now: Instant, index: u32) -> Option<FlowId> {
         let flow = self.flows.get(index)?;
         let live = self.second(now) < flow.deadline(&self.lifetimes)
-            && self.clients.get(flow.owner).is_some();
+            && self.clients.get(flow.owner).is_some()
+            && self.externals.value(flow.external).is_some();
         live.then_some(FlowId { index, generation: flow.generation })
     }
 

@@ -18,11 +18,19 @@ impl Number {
 
 /// Values, each with how many flows use it. Unused ones make room for others.
 #[derive(Debug)]
-pub(crate) struct Numbers<T>(Vec<(T, u32)>);
+pub(crate) struct Numbers<T>(Vec<Entry<T>>);
+
+#[derive(Debug)]
+struct Entry<T> {
+    value: T,
+    users: u32,
+    /// Whoever still uses it is over.
+    retired: bool,
+}
 
 impl<T: Copy + PartialEq> Numbers<T> {
     /// Bytes of the table.
-    pub(crate) const BYTES: usize = MOST * size_of::<(T, u32)>();
+    pub(crate) const BYTES: usize = MOST * size_of::<Entry<T>>();
 
     pub(crate) fn new() -> Self {
         Self(Vec::with_capacity(MOST))
@@ -30,13 +38,14 @@ impl<T: Copy + PartialEq> Numbers<T> {
 
     /// The number of a value, new if need be; `None` if all numbers are in use.
     pub(crate) fn number(&mut self, value: T) -> Option<Number> {
-        let number = if let Some(known) = self.0.iter().position(|(known, _)| *known == value) {
+        let known = |entry: &Entry<T>| entry.value == value && !entry.retired;
+        let number = if let Some(known) = self.0.iter().position(known) {
             known
-        } else if let Some(unused) = self.0.iter().position(|(_, users)| *users == 0) {
-            *self.0.get_mut(unused)? = (value, 0);
+        } else if let Some(unused) = self.0.iter().position(|entry| entry.users == 0) {
+            *self.0.get_mut(unused)? = Entry { value, users: 0, retired: false };
             unused
         } else if self.0.len() < MOST {
-            self.0.push((value, 0));
+            self.0.push(Entry { value, users: 0, retired: false });
             self.0.len() - 1
         } else {
             return None;
@@ -44,23 +53,33 @@ impl<T: Copy + PartialEq> Numbers<T> {
         u8::try_from(number).ok().map(Number)
     }
 
-    /// The value of a number.
+    /// The value of a number, unless it is retired.
     #[inline]
     pub(crate) fn value(&self, number: Number) -> Option<T> {
-        self.0.get(usize::from(number.0)).map(|(value, _)| *value)
+        self.0.get(usize::from(number.0)).filter(|entry| !entry.retired).map(|entry| entry.value)
+    }
+
+    /// The value of a number, retired or not.
+    pub(crate) fn any_value(&self, number: Number) -> Option<T> {
+        self.0.get(usize::from(number.0)).map(|entry| entry.value)
+    }
+
+    /// From now on the numbers of these values have none, as long as anybody uses them.
+    pub(crate) fn retire(&mut self, which: impl Fn(T) -> bool) {
+        self.0.iter_mut().for_each(|entry| entry.retired |= which(entry.value));
     }
 
     /// One flow more uses it.
     pub(crate) fn hold(&mut self, number: Number) {
-        if let Some((_, users)) = self.0.get_mut(usize::from(number.0)) {
-            *users += 1;
+        if let Some(entry) = self.0.get_mut(usize::from(number.0)) {
+            entry.users += 1;
         }
     }
 
     /// One less.
     pub(crate) fn release(&mut self, number: Number) {
-        if let Some((_, users)) = self.0.get_mut(usize::from(number.0)) {
-            *users = users.saturating_sub(1);
+        if let Some(entry) = self.0.get_mut(usize::from(number.0)) {
+            entry.users = entry.users.saturating_sub(1);
         }
     }
 }
@@ -86,5 +105,22 @@ mod tests {
         numbers.release(all[7]);
         assert_eq!(numbers.number(999), Some(all[7]));
         assert_eq!((numbers.value(all[7]), numbers.value(all[8])), (Some(999), Some(8)));
+    }
+    #[test]
+    fn a_retired_value_has_another_number_from_then_on_and_its_old_one_none() {
+        let mut numbers = Numbers::new();
+        let [old, other] = [1, 2].map(|value| {
+            let number = numbers.number(value).unwrap();
+            numbers.hold(number);
+            number
+        });
+        numbers.retire(|value| value == 1);
+        assert_eq!((numbers.value(old), numbers.any_value(old)), (None, Some(1)));
+        let new = numbers.number(1).unwrap();
+        assert!(new != old && numbers.value(new) == Some(1));
+        assert_eq!(numbers.value(other), Some(2));
+        numbers.release(old);
+        assert_eq!(numbers.number(3), Some(old), "nobody uses it any more");
+        assert_eq!(numbers.value(old), Some(3));
     }
 }

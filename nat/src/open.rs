@@ -6,13 +6,13 @@
 use crate::flow::{Flow, Memory, Origin};
 use crate::hash::Endpoint;
 use crate::lists::Links;
-use crate::nat::{Entry, Nat};
+use crate::nat::{Entry, External, Nat};
 use crate::numbers::Number;
 use crate::queries::Queries;
 use crate::state::State;
 use crate::tcp::Track;
-use crate::{Direction, FlowId, NewFlow, Passage};
-use wire::{DropReason, Instant, Key, Kind, Port, Proto, Transport, Tuple};
+use crate::{Direction, FlowId, NewFlow, Passage, Sender};
+use wire::{DropReason, Instant, Key, Kind, Port, Proto, Transport, Tuple, Uplink};
 
 /// What a flow starts from.
 pub(crate) struct Seed {
@@ -22,6 +22,7 @@ pub(crate) struct Seed {
     pub(crate) client: Endpoint,
     pub(crate) asked: Endpoint,
     pub(crate) remote: Endpoint,
+    pub(crate) uplink: Uplink,
     pub(crate) external: Number,
     /// The remote's number, if it is another than the one asked.
     pub(crate) real: Number,
@@ -47,7 +48,7 @@ impl Nat {
         new: &NewFlow<'_>,
     ) -> Result<(FlowId, Passage), DropReason> {
         let seed = self.seed(new)?;
-        if let Some(index) = self.find(self.hash(&new.tuple), Direction::Out, &new.tuple) {
+        if let Some(index) = self.find(self.hash(&new.tuple), Sender::Client, &new.tuple) {
             if let Some(id) = self.live(now, index) {
                 let owner = self.get(id).map(|flow| flow.owner);
                 if owner != Some(new.client.slot.0) {
@@ -61,7 +62,7 @@ impl Nat {
         if let Some(port) = seed.fixed {
             let src = self.externals.value(seed.external).ok_or(DropReason::FlowTableFull)?;
             let Endpoint { addr: dst, port: dport } = seed.remote;
-            let src = src.ip(seed.kind.is_ipv6());
+            let src = src.addr.ip(seed.kind.is_ipv6());
             let sent = Tuple { proto: seed.kind.proto(), src, sport: port, dst, dport };
             self.make_way(now, &seed, &sent.reversed())?;
         }
@@ -84,8 +85,8 @@ impl Nat {
         let Endpoint { addr: src, port: sport } = seed.client;
         let Endpoint { addr: dst, port: dport } = seed.asked;
         let inside = Tuple { proto: seed.kind.proto(), src, sport, dst, dport };
-        for (direction, tuple) in [(Direction::Out, &inside), (Direction::In, answer)] {
-            let Some(index) = self.find(self.hash(tuple), direction, tuple) else { continue };
+        for (sender, tuple) in [(Sender::Client, &inside), (Sender::World(seed.uplink), answer)] {
+            let Some(index) = self.find(self.hash(tuple), sender, tuple) else { continue };
             if self.live(now, index).is_some() {
                 return Err(DropReason::PortsExhausted);
             }
@@ -131,7 +132,7 @@ impl Nat {
             (Some((addr, port)), memory) => (Endpoint { addr, port }, Origin::Redirected, memory),
         };
         let written = match origin {
-            Origin::Client => self.book.source(tuple.proto, client),
+            Origin::Client => self.book.source(new.uplink, tuple.proto, client),
             Origin::Redirected | Origin::Named | Origin::World => None,
         };
         let (external, fixed) = written.unwrap_or((new.external, None));
@@ -145,6 +146,8 @@ impl Nat {
             Origin::Redirected => self.reals.number(remote.packed()),
             Origin::Client | Origin::Named | Origin::World => Some(Number::NONE),
         };
+        let uplink = new.uplink;
+        let leaves = External { addr: external.into(), uplink };
         Ok(Seed {
             origin,
             owner: new.client,
@@ -152,7 +155,8 @@ impl Nat {
             client,
             asked,
             remote,
-            external: self.externals.number(external.into()).ok_or(DropReason::FlowTableFull)?,
+            uplink,
+            external: self.externals.number(leaves).ok_or(DropReason::FlowTableFull)?,
             real: real.ok_or(DropReason::FlowTableFull)?,
             fixed,
             state,

@@ -3,6 +3,7 @@
 //! In: bytes. Out: sizes of all tables, which together take no more. Never: an estimate.
 
 use crate::flow::Flow;
+use crate::nat::External;
 use crate::numbers::Numbers;
 use crate::slab::Place;
 use crate::{Budget, Config, ConfigError, clients, index, ports, quarantine, wheel};
@@ -50,7 +51,7 @@ impl Plan {
     }
 
     fn bytes(&self, slots: u16) -> usize {
-        let numbers = Numbers::<Addr>::BYTES + Numbers::<(Addr, u16)>::BYTES;
+        let numbers = Numbers::<External>::BYTES + Numbers::<(Addr, u16)>::BYTES;
         let fixed = 4 * ports::BYTES + quarantine::BYTES + numbers + wheel::BYTES;
         let clients = usize::from(slots) * clients::BYTES;
         let flows = self.flows as usize * size_of::<Place<Flow>>();

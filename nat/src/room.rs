@@ -6,12 +6,12 @@
 //! end at once they are over at once, and leave the tables in slices.
 
 use crate::clients::Fate;
-use crate::flow::Origin;
+use crate::flow::{Flow, Origin};
 use crate::nat::{Entry, Nat};
 use crate::state::Class;
 use crate::{Direction, FlowId, Hash};
 use core::time::Duration;
-use wire::{DropReason, Instant, Port, Proto};
+use wire::{DropReason, Instant, Port, Proto, Uplink};
 
 /// A client at its share may lose flows of its own that it has not used for so many seconds.
 const IDLE: u32 = 60;
@@ -45,7 +45,7 @@ impl Nat {
                 self.wheel.queue(&mut self.flows, index, deadline);
             }
         }
-        if self.clients.ending().is_some() {
+        if self.clients.ending().is_some() || self.retired.is_some() {
             return Some(now);
         }
         let next = self.wheel.next_occupied()?;
@@ -83,7 +83,14 @@ impl Nat {
         self.sweep(now, SLICE);
     }
 
-    /// Takes up to `most` flows that are over out of the tables; says how many it were.
+    /// Ends all flows that leave by `uplink`, in the same way. Others are not touched.
+    pub fn flush_uplink(&mut self, now: Instant, uplink: Uplink) {
+        self.externals.retire(|external| external.uplink == uplink);
+        self.retired = Some(0);
+        self.sweep(now, SLICE);
+    }
+
+    /// Takes flows that are over out of the tables, looking at up to `most`; says at how many it did.
     fn sweep(&mut self, now: Instant, most: usize) -> usize {
         let mut swept = 0;
         while swept < most {
@@ -93,6 +100,16 @@ impl Nat {
                 Some(index) => self.end(now, index),
                 None => break,
             }
+            swept += 1;
+        }
+        while swept < most
+            && let Some(index) = self.retired
+        {
+            let over = |flow: &Flow| self.externals.value(flow.external).is_none();
+            if self.flows.get(index).is_some_and(over) {
+                self.end(now, index);
+            }
+            self.retired = Some(index + 1).filter(|next| *next < self.flows.places());
             swept += 1;
         }
         swept

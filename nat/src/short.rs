@@ -10,9 +10,9 @@ use crate::flow::{Flow, Memory, Origin};
 use crate::nat::{Entry, Nat};
 use crate::state::{Side, State};
 use crate::tcp::Passed;
-use crate::{Direction, FlowId, Hash};
+use crate::{Direction, FlowId, Hash, Sender};
 use arrayvec::ArrayVec;
-use wire::{Addr, BATCH, Instant, Key, Port, Tcp};
+use wire::{Addr, BATCH, Instant, Key, Port, Tcp, Uplink};
 
 /// So many flows are in the processor's cache anyway.
 const CACHED: u32 = 1 << 12;
@@ -26,6 +26,8 @@ pub struct Second(u32);
 pub struct Shortcut<'a> {
     /// The client whose flow it is.
     pub client: Port,
+    /// The uplink it leaves by; of no matter on the way in, where only flows of the right one are found.
+    pub uplink: Uplink,
     /// The new name of a packet's source on its way out, of its destination on its way in: the
     /// address, of the flow's family.
     pub addr: Addr,
@@ -72,11 +74,11 @@ impl Nat {
         core::hint::black_box(flows.fold(0, |all, flow| all ^ ends(flow)));
     }
 
-    /// The flow of a packet that travels in `direction`, be its time over or not.
+    /// The flow of a packet of `sender`, be its time over or not.
     #[inline]
     #[must_use]
-    pub fn seek(&self, hash: Hash, direction: Direction, key: &Key) -> Option<FlowId> {
-        let (index, flow) = self.find_key(hash, direction, key)?;
+    pub fn seek(&self, hash: Hash, sender: Sender, key: &Key) -> Option<FlowId> {
+        let (index, flow) = self.find_key(hash, sender, key)?;
         Some(FlowId { index, generation: flow.generation })
     }
 
@@ -110,11 +112,14 @@ impl Nat {
             return None;
         }
         let client = self.clients.get(flow.owner)?.client;
-        let (addr, port) = match direction {
-            Direction::Out => (self.externals.value(flow.external)?, flow.external_port),
-            Direction::In => (flow.client, flow.client_port),
+        let (uplink, addr, port) = match direction {
+            Direction::Out => {
+                let external = self.externals.value(flow.external)?;
+                (external.uplink, external.addr, flow.external_port)
+            }
+            Direction::In => (Uplink::FIRST, flow.client, flow.client_port),
         };
-        Some(Shortcut { client, addr, port, flow, direction, now })
+        Some(Shortcut { client, uplink, addr, port, flow, direction, now })
     }
 }
 

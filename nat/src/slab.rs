@@ -40,6 +40,11 @@ impl<T: Stamped> Slab<T> {
         self.len
     }
 
+    /// How many places were ever used: no value has an index that is not below.
+    pub(crate) fn places(&self) -> u32 {
+        u32::try_from(self.places.len()).unwrap_or(u32::MAX)
+    }
+
     /// How many there can be.
     pub(crate) const fn capacity(&self) -> u32 {
         self.capacity

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
-use wire::{Balance, OneToOne, Proto, Tuple};
+use wire::{Balance, OneToOne, Proto, Tuple, Uplink};
 
 /// Most entries of each list.
 pub const STATICS_MAX: usize = 1024;
@@ -29,6 +29,8 @@ pub struct Statics {
 /// One port at which the world may open flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
+    /// Where its flows come in.
+    pub uplink: Uplink,
     /// TCP or UDP.
     pub proto: Proto,
     /// The external address.
@@ -55,6 +57,8 @@ pub struct Prefix {
 /// Flows that leave under a given name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
+    /// Of the flows that leave by this uplink.
+    pub uplink: Uplink,
     /// The client's address.
     pub inside: IpAddr,
     /// Its protocol and port, if only one socket is meant.
@@ -73,6 +77,8 @@ pub enum StaticError {
     TooMany,
     /// Two entries claim the same external port or address, or speak of the same inside.
     Twice(IpAddr, u16),
+    /// An external address can be known on one uplink only.
+    TwoUplinks(IpAddr),
     /// A forward without a target.
     NoTarget(u16),
     /// Both ends of a translation must be of one family, and a prefix no longer than an address.
@@ -89,6 +95,7 @@ impl fmt::Display for StaticError {
             Self::TooMany => write!(f, "more than {STATICS_MAX} static translations of a kind"),
             Self::Twice(addr, 0) => write!(f, "{addr} is translated twice"),
             Self::Twice(addr, port) => write!(f, "port {port} of {addr} is translated twice"),
+            Self::TwoUplinks(addr) => write!(f, "{addr} belongs to two uplinks"),
             Self::NoTarget(port) => write!(f, "the forward of port {port} leads nowhere"),
             Self::Family(addr) => write!(f, "{addr} is translated to another family"),
             Self::Port(proto, port) => write!(f, "{proto} has no port {port} to translate"),
@@ -160,14 +167,19 @@ impl Statics {
             same_family(pair.inside, pair.external)?;
         }
         self.sources.iter().try_for_each(check_source)?;
-        unique(self.forwards.iter().map(|f| (f.external, f.port, f.proto.number())))?;
-        unique(self.one_to_one.iter().map(|pair| (pair.inside, 0, 0)))?;
-        unique(self.one_to_one.iter().map(|pair| (pair.external, 0, 0)))?;
+        let anywhere = Uplink::FIRST;
+        unique(self.forwards.iter().map(|f| (f.external, f.port, f.proto.number(), anywhere)))?;
+        unique(self.one_to_one.iter().map(|pair| (pair.inside, 0, 0, pair.uplink)))?;
+        unique(self.one_to_one.iter().map(|pair| (pair.external, 0, 0, anywhere)))?;
         unique(self.sources.iter().map(|s| {
             let (proto, port) = s.socket.map_or((0, 0), |(proto, port)| (proto.number(), port));
-            (s.inside, port, proto)
+            (s.inside, port, proto, s.uplink)
         }))?;
-        unique(self.claims().map(|(proto, addr, port)| (addr, port, proto.number())))
+        unique(self.claims().map(|(proto, addr, port)| (addr, port, proto.number(), anywhere)))?;
+        match self.externals().array_windows().find(|[a, b]| a.addr == b.addr) {
+            Some([twice, _]) => Err(StaticError::TwoUplinks(twice.addr)),
+            None => Ok(()),
+        }
     }
 
     /// Ports that are spoken for.
@@ -176,17 +188,28 @@ impl Statics {
         self.forwards.iter().map(Forward::key).chain(self.sources.iter().filter_map(fixed))
     }
 
-    /// All external addresses, each once and in order, with the client that it stands for if it does.
-    pub(crate) fn externals(&self) -> Vec<(IpAddr, Option<IpAddr>)> {
-        let pairs = self.one_to_one.iter().map(|pair| (pair.external, Some(pair.inside)));
-        let forwards = self.forwards.iter().map(|forward| (forward.external, None));
-        let sources = self.sources.iter().map(|source| (source.external, None));
-        let mut all: Vec<_> = pairs.chain(forwards).chain(sources).collect();
+    /// All external addresses in order, each once if it is on one uplink.
+    pub(crate) fn externals(&self) -> Vec<External> {
+        let external = |(addr, uplink, inside)| External { addr, uplink, inside };
+        let pairs = self.one_to_one.iter().map(|p| (p.external, p.uplink, Some(p.inside)));
+        let forwards = self.forwards.iter().map(|f| (f.external, f.uplink, None));
+        let sources = self.sources.iter().map(|s| (s.external, s.uplink, None));
+        let mut all: Vec<_> = pairs.chain(forwards).chain(sources).map(external).collect();
         // A client comes before none, so that it is the one that stays.
-        all.sort_unstable_by_key(|(external, inside)| (*external, inside.is_none()));
-        all.dedup_by_key(|(external, _)| *external);
+        all.sort_unstable_by_key(|e| (e.addr, e.uplink, e.inside.is_none()));
+        all.dedup_by_key(|e| (e.addr, e.uplink));
         all
     }
+}
+
+/// An external address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct External {
+    pub(crate) addr: IpAddr,
+    /// Where it is known.
+    pub(crate) uplink: Uplink,
+    /// The client that it stands for, if it does for one.
+    pub(crate) inside: Option<IpAddr>,
 }
 
 fn same_family(a: IpAddr, b: IpAddr) -> Result<(), StaticError> {
@@ -231,11 +254,11 @@ fn check_source(source: &Source) -> Result<(), StaticError> {
     }
 }
 
-fn unique(keys: impl Iterator<Item = (IpAddr, u16, u8)>) -> Result<(), StaticError> {
+fn unique(keys: impl Iterator<Item = (IpAddr, u16, u8, Uplink)>) -> Result<(), StaticError> {
     let mut keys: Vec<_> = keys.collect();
     keys.sort_unstable();
     match keys.array_windows().find(|[a, b]| a == b) {
-        Some([(addr, port, _), _]) => Err(StaticError::Twice(*addr, *port)),
+        Some([(addr, port, ..), _]) => Err(StaticError::Twice(*addr, *port)),
         None => Ok(()),
     }
 }

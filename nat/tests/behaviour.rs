@@ -7,9 +7,9 @@ use common::{ACK, EXTERNAL, RST, SYN};
 use common::{World, client, echo, inside, remote, segment, tuple, udp, v6};
 use core::net::IpAddr;
 use core::time::Duration;
-use nat::{Budget, Config, ConfigError, Direction, Nat, NewFlow, Timeouts};
+use nat::{Budget, Config, ConfigError, Direction, Nat, NewFlow, Sender, Timeouts};
 use std::collections::BTreeSet;
-use wire::{DropReason, Instant, Port, Proto, Quote, Tuple};
+use wire::{DropReason, Instant, Port, Proto, Quote, Tuple, Uplink};
 
 #[test]
 fn n01_a_socket_has_one_external_port_for_all_remotes() {
@@ -160,7 +160,8 @@ fn n11_n20_icmp_errors_are_translated_and_change_nothing() {
     let before = world.nat.stats();
     let quote = Quote { tuple: sent, l3: 42, l4: 62, tcp_seq: None };
     let router = IpAddr::from([203, 0, 113, 7]);
-    let error = world.nat.icmp_error(world.now, Direction::In, router, &quote).unwrap();
+    let error =
+        world.nat.icmp_error(world.now, Sender::World(Uplink::FIRST), router, &quote).unwrap();
     assert_eq!((error.client, error.to), (client(1), inside(1)));
     assert_eq!(error.outer.src, None, "a router keeps its name");
     assert_eq!(error.outer.dst.unwrap().0, inside(1));
@@ -168,7 +169,7 @@ fn n11_n20_icmp_errors_are_translated_and_change_nothing() {
     assert_eq!(world.nat.stats(), before);
     // Outward: about the answer, as the client saw it.
     let quote = Quote { tuple: inner.reversed(), ..quote };
-    let error = world.nat.icmp_error(world.now, Direction::Out, inside(1), &quote).unwrap();
+    let error = world.nat.icmp_error(world.now, Sender::Client, inside(1), &quote).unwrap();
     assert_eq!((error.to, error.outer.src.unwrap().0), (remote(1), EXTERNAL));
     assert_eq!((error.quoted.src, error.quoted.dst), (None, Some((EXTERNAL, sent.sport))));
     world.wait(300);
@@ -190,11 +191,15 @@ fn n19_icmp_errors_about_nothing_are_dropped() {
         Tuple { src: inside(1), ..sent },
         sent.reversed(),
     ] {
-        let error = world.nat.icmp_error(now, Direction::In, remote(1), &quote(tuple));
+        let error =
+            world.nat.icmp_error(now, Sender::World(Uplink::FIRST), remote(1), &quote(tuple));
         assert_eq!(error, unrelated, "{tuple}");
     }
     let late = now + Duration::from_secs(301);
-    assert_eq!(world.nat.icmp_error(late, Direction::In, remote(1), &quote(sent)), unrelated);
+    assert_eq!(
+        world.nat.icmp_error(late, Sender::World(Uplink::FIRST), remote(1), &quote(sent)),
+        unrelated
+    );
 }
 
 #[test]
@@ -319,7 +324,8 @@ fn all_flows_go_only_if_every_client_is_within_its_share() {
     let nat = Nat::new(config, Budget { bytes: 1 }, [0; 32]);
     let Err(ConfigError::Budget { least }) = nat else { panic!("one byte is enough?") };
     let nat = Nat::new(config, Budget { bytes: least }, [0; 32]).unwrap();
-    let mut world = World { nat, now: Instant::from_secs(5), external: EXTERNAL };
+    let mut world =
+        World { nat, now: Instant::from_secs(5), uplink: Uplink::FIRST, external: EXTERNAL };
     let capacity = u16::try_from(world.nat.stats().capacity).unwrap();
     for slot in 0..capacity {
         world.udp(slot, 5000, remote(1)).unwrap();
@@ -411,16 +417,18 @@ fn n38_each_redirected_query_has_a_port_of_its_own_and_hears_whom_it_asked() {
     assert_eq!(world.receive(forged, &udp()), Err(DropReason::Unsolicited));
     // No ICMP error about it: what it quotes is not for the client.
     let quote = Quote { tuple: first.tuple, l3: 42, l4: 62, tcp_seq: None };
-    let error = world.nat.icmp_error(world.now, Direction::In, real.0, &quote);
+    let error = world.nat.icmp_error(world.now, Sender::World(Uplink::FIRST), real.0, &quote);
     assert_eq!(error, Err(DropReason::UnrelatedIcmp));
     // About TCP they come from the address asked, too, but those of routers do not.
     let ask = Tuple { proto: Proto::Tcp, ..ask };
     let sent = world.send_to(client(1), ask, &segment(SYN, 1, 0, 0), Some(real)).unwrap();
     let quote = Quote { tuple: sent.tuple, l3: 42, l4: 62, tcp_seq: Some(1) };
-    let error = world.nat.icmp_error(world.now, Direction::In, real.0, &quote).unwrap();
+    let error =
+        world.nat.icmp_error(world.now, Sender::World(Uplink::FIRST), real.0, &quote).unwrap();
     assert_eq!(error.outer.src, Some((virtual_1, 53)));
     assert_eq!(error.quoted.dst, Some((virtual_1, 53)));
-    let error = world.nat.icmp_error(world.now, Direction::In, remote(7), &quote).unwrap();
+    let error =
+        world.nat.icmp_error(world.now, Sender::World(Uplink::FIRST), remote(7), &quote).unwrap();
     assert_eq!(error.outer.src, None);
 }
 
@@ -470,6 +478,7 @@ fn n31_a_tuple_that_another_client_uses_is_refused() {
     let sent = world.send(client(1), tuple, &udp()).unwrap().tuple;
     let transport = &udp();
     let thief = NewFlow {
+        uplink: Uplink::FIRST,
         client: client(2),
         tuple,
         transport,
@@ -535,7 +544,7 @@ fn sweeping_is_announced_wherever_the_clock_stands() {
             config.timeouts.udp = Duration::from_secs(secs);
             let nat = Nat::new(config, Budget { bytes: 300 << 10 }, [5; 32]).unwrap();
             let now = Instant::from_secs(5000 + start);
-            let mut world = World { nat, now, external: EXTERNAL };
+            let mut world = World { nat, now, uplink: Uplink::FIRST, external: EXTERNAL };
             world.nat.tick(now, 1);
             world.udp(1, 5000, remote(1)).unwrap();
             let due = now + Duration::from_secs(secs + 1);

@@ -5,8 +5,8 @@ mod common;
 
 use common::{EXTERNAL, SYN, World, client, inside, remote, segment, tuple, udp};
 use core::time::Duration;
-use nat::{Direction, Forward, NewInflow, OneToOne, Statics};
-use wire::{DropReason, Port, Proto, Tuple, Uplink};
+use nat::{Direction, Forward, NewInflow, OneToOne, Sender, Statics};
+use wire::{DropReason, Port, Proto, Quote, Tuple, Uplink};
 
 /// A world with so many flows of client 1, and one of client 2. The sent tuples of both.
 fn crowded(flows: u16) -> (World, Vec<Tuple>, Tuple) {
@@ -60,6 +60,57 @@ fn n24_a_flush_ends_all_flows_at_once_and_no_client() {
 }
 
 #[test]
+fn a_flush_of_one_uplink_ends_its_flows_at_once_and_no_other() {
+    let (mut world, sent, _) = crowded(3000);
+    let lab = Uplink::new(1).unwrap();
+    (world.uplink, world.external) = (lab, [198, 18, 0, 1].into());
+    let there: Vec<_> =
+        (0..2000).map(|n| world.udp(3, 5000 + n, remote(n % 50)).unwrap().tuple).collect();
+    world.nat.flush_uplink(world.now, Uplink::FIRST);
+    let found = |world: &World, uplink, sent: &[Tuple]| {
+        let back = |sent: &&Tuple| {
+            let answer = sent.reversed();
+            world.nat.find_in(world.now, world.nat.hash(&answer), uplink, &answer).is_some()
+        };
+        sent.iter().filter(back).count()
+    };
+    assert_eq!(found(&world, Uplink::FIRST, &sent), 0);
+    assert_eq!(found(&world, lab, &there), 2000);
+    // A socket whose flows are over begins another one at once, and has no short way meanwhile.
+    (world.uplink, world.external) = (Uplink::FIRST, EXTERNAL);
+    let again = world.udp(1, 5000, remote(1)).unwrap().tuple;
+    assert_eq!(found(&world, Uplink::FIRST, &[again]), 1);
+    while world.nat.tick(world.now, 100) == Some(world.now) {}
+    let stats = world.nat.stats();
+    assert_eq!((stats.flows, stats.mappings), (2001, 2001));
+    assert_eq!((found(&world, Uplink::FIRST, &[again]), found(&world, lab, &there)), (1, 2000));
+    // Twice is no more than once.
+    world.nat.flush_uplink(world.now, lab);
+    world.nat.flush_uplink(world.now, lab);
+    while world.nat.tick(world.now, 100) == Some(world.now) {}
+    assert_eq!((world.nat.stats().flows, found(&world, lab, &there)), (1, 0));
+}
+
+#[test]
+fn what_comes_by_another_uplink_finds_no_flow() {
+    let mut world = World::new();
+    let lab = Uplink::new(1).unwrap();
+    let sent = world.udp(1, 5000, remote(1)).unwrap().tuple;
+    let answer = sent.reversed();
+    let hash = world.nat.hash(&answer);
+    let id = world.nat.find_in(world.now, hash, Uplink::FIRST, &answer).unwrap();
+    assert_eq!(world.nat.find_in(world.now, hash, lab, &answer), None);
+    let key = wire::Key::new(&answer).unwrap();
+    let seek = |uplink| world.nat.seek(hash, Sender::World(uplink), &key);
+    assert_eq!([Uplink::FIRST, lab].map(seek), [Some(id), None]);
+    let quote = Quote { tuple: sent, l3: 0, l4: 0, tcp_seq: None };
+    let error =
+        |uplink| world.nat.icmp_error(world.now, Sender::World(uplink), remote(9), &quote).is_ok();
+    assert_eq!([Uplink::FIRST, lab].map(error), [true, false]);
+    assert_eq!((world.nat.uplink(id), world.nat.came_by(id)), (Some(Uplink::FIRST), None));
+}
+
+#[test]
 fn n24_time_in_which_nothing_ran_ages_nothing() {
     let mut world = World::new();
     let sent = world.udp(1, 5000, remote(1)).unwrap().tuple;
@@ -81,6 +132,7 @@ fn n24_time_in_which_nothing_ran_ages_nothing() {
 fn a_flow_from_the_world_keeps_to_the_books() {
     let mut world = World::new();
     let forward = Forward {
+        uplink: Uplink::FIRST,
         proto: Proto::Tcp,
         external: EXTERNAL,
         port: 8022,
@@ -99,7 +151,8 @@ fn a_flow_from_the_world_keeps_to_the_books() {
     let to = world.nat.inbound(&asks, |_| true).unwrap().to;
     assert_eq!(to, (inside(1), 22));
     let transport = &segment(SYN, 1, 0, 0);
-    let new = NewInflow { client: client(1), tuple: asks, transport, to, epoch: 1 };
+    let uplink = Uplink::FIRST;
+    let new = NewInflow { client: client(1), uplink, tuple: asks, transport, to, epoch: 1 };
     let (id, got) = world.nat.open_inbound(world.now, &new).unwrap();
     assert_eq!(got.tuple, tuple(Proto::Tcp, remote(1), 999, inside(1), 22));
     let facts = world.nat.facts(id).unwrap();
@@ -129,6 +182,7 @@ fn a_port_that_is_written_down_while_a_client_has_it_is_not_drawn_again() {
     let free = world.nat.stats().ports_free.udp;
     let port = world.udp(1, 5000, remote(1)).unwrap().tuple.sport;
     let forward = Forward {
+        uplink: Uplink::FIRST,
         proto: Proto::Udp,
         external: EXTERNAL,
         port,

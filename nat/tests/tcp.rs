@@ -5,9 +5,9 @@ mod common;
 
 use common::{ACK, FIN_ACK, RST, SYN, SYN_ACK, World, client, inside, remote, segment, tuple};
 use core::time::Duration;
-use nat::Direction;
+use nat::{Direction, Sender};
 use proptest::prelude::*;
-use wire::{DropReason, Proto, Quote, Tcp, TcpFlags, Transport, Tuple};
+use wire::{DropReason, Proto, Quote, Tcp, TcpFlags, Transport, Tuple, Uplink};
 
 const CLIENT_ISS: u32 = 1_000;
 const REMOTE_ISS: u32 = 0xffff_ff00;
@@ -354,7 +354,10 @@ fn n36_icmp_errors_are_believed_only_about_segments_in_flight() {
     assert_eq!(it.send(ACK, it.ours, it.theirs, 3000), Ok(()));
     let error = |it: &Connection, seq: u32| {
         let quote = Quote { tuple: it.outer, l3: 42, l4: 62, tcp_seq: Some(seq) };
-        it.world.nat.icmp_error(it.world.now, Direction::In, remote(9), &quote).map(|_| ())
+        it.world
+            .nat
+            .icmp_error(it.world.now, Sender::World(Uplink::FIRST), remote(9), &quote)
+            .map(|_| ())
     };
     for (offset, believed) in
         [(0, true), (1000, true), (3000, true), (3001, false), (u32::MAX, false), (1 << 31, false)]
@@ -372,10 +375,11 @@ fn n36_an_mtu_is_believed_only_for_data_in_flight_and_above_its_floor() {
     let mut it = Connection::established();
     it.exchange(5000);
     assert_eq!(it.send(ACK, it.ours, it.theirs, 3000), Ok(()));
+    let world = Sender::World(Uplink::FIRST);
     let says = |it: &Connection, offset: u32, mtu, len| {
         let tcp_seq = Some(it.ours.wrapping_add(offset));
         let quote = Quote { tuple: it.outer, l3: 42, l4: 62, tcp_seq };
-        let believed = it.world.nat.check_too_big(it.world.now, Direction::In, &quote, mtu, len);
+        let believed = it.world.nat.check_too_big(it.world.now, world, &quote, mtu, len);
         assert!(matches!(believed, Ok(()) | Err(DropReason::UnrelatedIcmp)));
         believed.is_ok()
     };
@@ -386,7 +390,7 @@ fn n36_an_mtu_is_believed_only_for_data_in_flight_and_above_its_floor() {
     assert!(!says(&it, 0, 1500, 1500) && !says(&it, 0, 9000, 1500), "it passed");
     let six = tuple(Proto::Udp, common::v6(1), 5000, common::v6(2), 443);
     let quote = Quote { tuple: six, l3: 62, l4: 102, tcp_seq: None };
-    let says = |mtu| it.world.nat.check_too_big(it.world.now, Direction::In, &quote, mtu, 1500);
+    let says = |mtu| it.world.nat.check_too_big(it.world.now, world, &quote, mtu, 1500);
     assert_eq!((says(1280).is_ok(), says(1279).is_ok()), (true, false));
 }
 

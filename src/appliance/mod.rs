@@ -35,7 +35,7 @@ use ports::Ports;
 use qubes::Qubes;
 use rules::Policy;
 use voice::Voice;
-use wire::{Instant, Port};
+use wire::{Instant, Port, Uplink};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet, Shutdown};
 use xen::store::{Client, Event, Tag};
 
@@ -235,7 +235,7 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
             match notice {
                 netfront::Notice::Up { port, mac, mtu, backend } => {
                     self.uplink_due = None;
-                    let link = Link::Uplink { mac, mtu, network: backend.0 };
+                    let link = Link::Uplink { uplink: Uplink::FIRST, mac, mtu, network: backend.0 };
                     self.firewall.port_up(now, port, link);
                     self.say(format_args!("uplink up: {backend}, {mac}, mtu {mtu}"));
                 }

@@ -1,6 +1,7 @@
 //! What can be wrong with a command line, in words for whoever wrote it.
 
 use core::fmt;
+use wire::Uplink;
 
 /// A word that makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +21,12 @@ pub enum Problem {
     Unknown,
     /// Given before.
     Twice,
-    /// Means nothing without this other word.
-    Alone(&'static str),
+    /// Means nothing without this other word of the same uplink.
+    Alone(&'static str, Uplink),
+    /// No uplink has this number, or one that has needs none.
+    UplinkNumber,
+    /// Another uplink has this address.
+    TwoUplinks,
     /// Not an IPv4 address.
     NotIpv4,
     /// Not an IPv6 address.
@@ -50,9 +55,16 @@ impl fmt::Display for Mistake<'_> {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unknown => "unknown word; known are ip= gw= ip6= gw6= dns= dnsto= log=",
+            Self::Unknown => {
+                "unknown word; known are ip= gw= ip6= gw6= (ip.1= for uplink 1) dns= dnsto= log="
+            }
             Self::Twice => "given twice",
-            Self::Alone(other) => return write!(f, "needs {other} beside it"),
+            Self::Alone(other, Uplink::FIRST) => return write!(f, "needs {other}= beside it"),
+            Self::Alone(other, uplink) => return write!(f, "needs {other}.{uplink}= beside it"),
+            Self::UplinkNumber => {
+                "further uplinks are 1 to 3, and words of the first have no number"
+            }
+            Self::TwoUplinks => "another uplink has this address",
             Self::NotIpv4 => "not an IPv4 address, such as 10.137.0.5",
             Self::NotIpv6 => "not an IPv6 address, such as fd09:24ef:4179::a89:5",
             Self::NotAHost => "not the address of a host",

@@ -9,6 +9,7 @@
 //! | `ip=ADDR[/LEN]` | our IPv4 address: flows leave from it, clients may ping it |
 //! | `gw=ADDR` | IPv4 gateway, asked for by ARP; without it the uplink's backend is the next hop |
 //! | `ip6=ADDR[/LEN]`, `gw6=ADDR` | the same for IPv6 |
+//! | `ip.1=` `gw.1=` `ip6.1=` `gw6.1=`, … `.3=` | the same on a further uplink, which is `device/vif/1` |
 //! | `dns=ADDR[,ADDR]...` | resolvers that clients ask |
 //! | `dnsto=ADDR[,ADDR]...` | resolvers that answer, in turn |
 //! | `log=none`, `log=drops`, `log=all` | packets worth a line; default `drops` |
@@ -17,11 +18,11 @@ mod mistake;
 
 pub use mistake::{Mistake, Problem};
 
-use crate::firewall::{Config, DnsRedirect, LogLevel, NextHop};
+use crate::firewall::{Config, DnsRedirect, LogLevel, NextHop, PerUplink, Site};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rules::Policy;
-use wire::Mac;
+use wire::{Mac, Uplink};
 
 /// Words of Linux that toolstacks put on every command line (Qubes' default kernel options, xl's
 /// `root=`). They mean nothing here.
@@ -55,6 +56,17 @@ const LINUX_PREFIXES: &[&str] = &["rd.", "systemd."];
 /// What the command line says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// What is said of each uplink.
+    pub uplinks: PerUplink<Addresses>,
+    /// `dns=` and `dnsto=`
+    pub dns: Option<DnsRedirect>,
+    /// `log=`
+    pub log: LogLevel,
+}
+
+/// What the command line says of one uplink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
     /// `ip=`
     pub addr4: Option<Ipv4Addr>,
     /// `ip6=`
@@ -63,10 +75,19 @@ pub struct Settings {
     pub gateway4: Option<Ipv4Addr>,
     /// `gw6=`
     pub gateway6: Option<Ipv6Addr>,
-    /// `dns=` and `dnsto=`
-    pub dns: Option<DnsRedirect>,
-    /// `log=`
-    pub log: LogLevel,
+}
+
+impl Addresses {
+    fn site(&self) -> Site {
+        let hop =
+            |gateway: Option<IpAddr>| gateway.map_or(NextHop::Static(Mac::BACKEND), NextHop::Ask);
+        Site {
+            addr4: self.addr4,
+            addr6: self.addr6,
+            next_hop4: hop(self.gateway4.map(IpAddr::V4)),
+            next_hop6: hop(self.gateway6.map(IpAddr::V6)),
+        }
+    }
 }
 
 impl Settings {
@@ -85,13 +106,8 @@ impl Settings {
     /// The firewall these settings describe.
     #[must_use]
     pub fn firewall(self, policy: Option<Policy>) -> Config {
-        let hop =
-            |gateway: Option<IpAddr>| gateway.map_or(NextHop::Static(Mac::BACKEND), NextHop::Ask);
         Config {
-            addr4: self.addr4,
-            addr6: self.addr6,
-            next_hop4: hop(self.gateway4.map(IpAddr::V4)),
-            next_hop6: hop(self.gateway6.map(IpAddr::V6)),
+            sites: self.uplinks.map(|_, addresses| addresses.site()),
             policy,
             dns: self.dns,
             log: self.log,
@@ -129,23 +145,34 @@ type By<'a, T> = Option<(Word<'a>, T)>;
 /// All that has been given so far.
 #[derive(Default)]
 struct Given<'a> {
-    ip: By<'a, (Ipv4Addr, u8)>,
-    gw: By<'a, Ipv4Addr>,
-    ip6: By<'a, (Ipv6Addr, u8)>,
-    gw6: By<'a, Ipv6Addr>,
+    uplinks: PerUplink<OnUplink<'a>>,
     dns: By<'a, Vec<IpAddr>>,
     dnsto: By<'a, Vec<IpAddr>>,
     log: By<'a, LogLevel>,
 }
 
+/// All that has been given of one uplink.
+#[derive(Default)]
+struct OnUplink<'a> {
+    ip: By<'a, (Ipv4Addr, u8)>,
+    gw: By<'a, Ipv4Addr>,
+    ip6: By<'a, (Ipv6Addr, u8)>,
+    gw6: By<'a, Ipv6Addr>,
+}
+
 impl<'a> Given<'a> {
     fn take(&mut self, word: Word<'a>) -> Result<(), Mistake<'a>> {
         let (name, value) = word.text.split_once('=').unwrap_or((word.text, ""));
+        if let (kind @ ("ip" | "gw" | "ip6" | "gw6"), of) = split_number(name) {
+            let given = &mut self.uplinks[of.map_err(|problem| word.is(problem))?];
+            return match kind {
+                "ip" => once(&mut given.ip, word, address4(value)),
+                "gw" => once(&mut given.gw, word, host4(value)),
+                "ip6" => once(&mut given.ip6, word, address6(value)),
+                _ => once(&mut given.gw6, word, host6(value)),
+            };
+        }
         match name {
-            "ip" => once(&mut self.ip, word, address4(value)),
-            "gw" => once(&mut self.gw, word, host4(value)),
-            "ip6" => once(&mut self.ip6, word, address6(value)),
-            "gw6" => once(&mut self.gw6, word, host6(value)),
             "dns" => once(&mut self.dns, word, hosts(value)),
             "dnsto" => once(&mut self.dnsto, word, hosts(value)),
             "log" => once(&mut self.log, word, level(value)),
@@ -157,16 +184,9 @@ impl<'a> Given<'a> {
 
     /// Whether all words make sense together.
     fn settle(self) -> Result<Settings, Mistake<'a>> {
-        if let Some((word, gw)) = self.gw {
-            let (_, (ip, len)) = self.ip.ok_or(word.is(Problem::Alone("ip=")))?;
-            let (ip, gw) = (u128::from(ip.to_bits()), u128::from(gw.to_bits()));
-            gateway(ip, gw, 32, len).map_err(|problem| word.is(problem))?;
-        }
-        if let Some((word, gw)) = self.gw6 {
-            let (_, (ip, len)) = self.ip6.ok_or(word.is(Problem::Alone("ip6=")))?;
-            // Routers go by their link-local address, which is on every link.
-            let len = if gw.is_unicast_link_local() { 0 } else { len };
-            gateway(ip.to_bits(), gw.to_bits(), 128, len).map_err(|problem| word.is(problem))?;
+        let mut ours = Vec::new();
+        for (uplink, given) in self.uplinks.iter() {
+            given.settle(uplink, &mut ours)?;
         }
         let dns = match (self.dns, self.dnsto) {
             (None, None) => None,
@@ -177,18 +197,61 @@ impl<'a> Given<'a> {
                 }
                 Some(dns)
             }
-            (Some((word, _)), None) => return Err(word.is(Problem::Alone("dnsto="))),
-            (None, Some((word, _))) => return Err(word.is(Problem::Alone("dns="))),
+            (Some((word, _)), None) => return Err(word.is(Problem::Alone("dnsto", Uplink::FIRST))),
+            (None, Some((word, _))) => return Err(word.is(Problem::Alone("dns", Uplink::FIRST))),
         };
         Ok(Settings {
-            addr4: self.ip.map(|(_, (ip, _))| ip),
-            addr6: self.ip6.map(|(_, (ip, _))| ip),
-            gateway4: self.gw.map(|(_, gw)| gw),
-            gateway6: self.gw6.map(|(_, gw)| gw),
+            uplinks: self.uplinks.map(|_, given| given.addresses()),
             dns,
             log: self.log.map(|(_, level)| level).unwrap_or_default(),
         })
     }
+}
+
+impl<'a> OnUplink<'a> {
+    /// Whether the words of `uplink` make sense together, and beside the addresses we have elsewhere.
+    fn settle(&self, uplink: Uplink, ours: &mut Vec<IpAddr>) -> Result<(), Mistake<'a>> {
+        let alone = |other| Problem::Alone(other, uplink);
+        if let Some((word, gw)) = self.gw {
+            let (_, (ip, len)) = self.ip.ok_or(word.is(alone("ip")))?;
+            let (ip, gw) = (u128::from(ip.to_bits()), u128::from(gw.to_bits()));
+            gateway(ip, gw, 32, len).map_err(|problem| word.is(problem))?;
+        }
+        if let Some((word, gw)) = self.gw6 {
+            let (_, (ip, len)) = self.ip6.ok_or(word.is(alone("ip6")))?;
+            // Routers go by their link-local address, which is on every link.
+            let len = if gw.is_unicast_link_local() { 0 } else { len };
+            gateway(ip.to_bits(), gw.to_bits(), 128, len).map_err(|problem| word.is(problem))?;
+        }
+        let ip = self.ip.map(|(word, (ip, _))| (word, IpAddr::V4(ip)));
+        let ip6 = self.ip6.map(|(word, (ip, _))| (word, IpAddr::V6(ip)));
+        for (word, addr) in ip.into_iter().chain(ip6) {
+            if ours.contains(&addr) {
+                return Err(word.is(Problem::TwoUplinks));
+            }
+            ours.push(addr);
+        }
+        Ok(())
+    }
+
+    fn addresses(self) -> Addresses {
+        Addresses {
+            addr4: self.ip.map(|(_, (ip, _))| ip),
+            addr6: self.ip6.map(|(_, (ip, _))| ip),
+            gateway4: self.gw.map(|(_, gw)| gw),
+            gateway6: self.gw6.map(|(_, gw)| gw),
+        }
+    }
+}
+
+/// A word without the number of its uplink, and that uplink.
+fn split_number(name: &str) -> (&str, Result<Uplink, Problem>) {
+    let Some((kind, number)) = name.split_once('.') else { return (name, Ok(Uplink::FIRST)) };
+    let uplink = match number.as_bytes() {
+        [digit @ b'1'..=b'9'] => Uplink::new(digit - b'0'),
+        _ => None,
+    };
+    (kind, uplink.ok_or(Problem::UplinkNumber))
 }
 
 fn once<'a, T>(

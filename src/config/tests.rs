@@ -12,11 +12,14 @@ fn complaint(line: &str) -> std::string::String {
 fn every_word_is_understood() {
     let line = "ip=10.0.0.2/24 gw=10.0.0.1 dns=10.139.1.1,10.139.1.2 dnsto=9.9.9.9 log=all \
                 ip6=fd00::2/64 gw6=fe80::1";
-    let want = Settings {
+    let first = Addresses {
         addr4: Some(Ipv4Addr::new(10, 0, 0, 2)),
         addr6: Some("fd00::2".parse().unwrap()),
         gateway4: Some(Ipv4Addr::new(10, 0, 0, 1)),
         gateway6: Some("fe80::1".parse().unwrap()),
+    };
+    let want = Settings {
+        uplinks: first.into(),
         dns: Some(DnsRedirect {
             virtuals: vec!["10.139.1.1".parse().unwrap(), "10.139.1.2".parse().unwrap()],
             reals: vec!["9.9.9.9".parse().unwrap()],
@@ -42,8 +45,26 @@ fn words_for_linux_are_passed_over() {
 #[test]
 fn a_gateway_is_asked_for_and_none_is_the_backend() {
     let gateway = Settings::parse("ip=10.0.0.2/24 gw=10.0.0.1").unwrap().firewall(None);
-    assert_eq!(gateway.next_hop4, NextHop::Ask(IpAddr::from([10, 0, 0, 1])));
-    assert_eq!(gateway.next_hop6, NextHop::Static(Mac::BACKEND));
+    let site = gateway.sites[Uplink::FIRST];
+    assert_eq!(site.next_hop4, NextHop::Ask(IpAddr::from([10, 0, 0, 1])));
+    assert_eq!(site.next_hop6, NextHop::Static(Mac::BACKEND));
+}
+
+#[test]
+fn further_uplinks_have_words_of_their_own_and_are_there_if_they_have_an_address() {
+    let line =
+        "ip=10.0.0.2/24 gw6.3=fe80::1 ip.2=10.2.0.2/24 gw.2=10.2.0.1 ip6.3=fd03::2 gw=10.0.0.1";
+    let config = Settings::parse(line).unwrap().firewall(None);
+    let numbers = |config: &Config| config.uplinks().map(Uplink::number).collect::<vec::Vec<_>>();
+    assert_eq!(numbers(&config), [0, 2, 3]);
+    let [first, none, second, third] = Uplink::ALL.map(|uplink| config.sites[uplink]);
+    assert_eq!(first.next_hop4, NextHop::Ask(IpAddr::from([10, 0, 0, 1])));
+    assert_eq!(none, Site::default());
+    assert_eq!(second.addr4, Some(Ipv4Addr::new(10, 2, 0, 2)));
+    assert_eq!(second.next_hop4, NextHop::Ask(IpAddr::from([10, 2, 0, 1])));
+    assert_eq!(third.addr6, Some("fd03::2".parse().unwrap()));
+    assert_eq!(third.next_hop6, NextHop::Ask("fe80::1".parse().unwrap()));
+    assert_eq!(numbers(&Settings::parse("").unwrap().firewall(None)), [0]);
 }
 
 #[test]
@@ -64,6 +85,18 @@ fn nonsense_is_named_with_its_place() {
         ("ip=10.0.0.1 gw=10.0.0.1", "cannot have our own address"),
         ("ip=10.0.0.1/24 gw=10.0.1.1", "column 16: `gw=10.0.1.1`: the gateway is outside"),
         ("ip6=fd00::1/64 gw6=fd01::1", "the gateway is outside"),
+        ("ip=10.0.0.1 gw.1=10.0.0.2", "column 13: `gw.1=10.0.0.2`: needs ip.1= beside it"),
+        ("ip6=fd00::1 gw6.2=fe80::1", "needs ip6.2= beside it"),
+        ("ip.1=10.1.0.2/24 gw.1=10.2.0.1", "column 18: `gw.1=10.2.0.1`: the gateway is outside"),
+        ("ip.1=10.0.0.1 ip.1=10.0.0.2", "column 15: `ip.1=10.0.0.2`: given twice"),
+        ("ip=10.0.0.1 ip.3=10.0.0.1/8", "column 13: `ip.3=10.0.0.1/8`: another uplink has this"),
+        ("ip6.1=fd00::1 ip6.2=fd00::1", "`ip6.2=fd00::1`: another uplink has this address"),
+        ("ip.1=dhcp", "column 1: `ip.1=dhcp`: not an IPv4 address"),
+        ("ip.0=10.0.0.1", "column 1: `ip.0=10.0.0.1`: further uplinks are 1 to 3"),
+        ("gw6.4=fe80::1", "further uplinks are 1 to 3"),
+        ("ip.01=10.0.0.1", "further uplinks are 1 to 3"),
+        ("ip.=10.0.0.1", "further uplinks are 1 to 3"),
+        ("dns.1=10.139.1.1", "column 1: `dns.1=10.139.1.1`: unknown word"),
         ("dns=10.139.1.1", "needs dnsto= beside it"),
         ("dnsto=9.9.9.9", "needs dns= beside it"),
         ("dns=fd00::1 dnsto=9.9.9.9", "column 1: `dns=fd00::1`: dnsto= has no resolver"),

@@ -94,7 +94,7 @@ impl Door {
 impl Firewall {
     /// The door to the client at `port`, if it goes by other names.
     pub(super) fn door(&self, port: Port) -> Option<Door> {
-        Some(Door { alias: self.links.alias(port)?, ours: self.addr4 })
+        Some(Door { alias: self.links.alias(port)?, ours: self.ways.first().addr4 })
     }
 
     /// Decides a packet of a client that goes by other names, as if it had used the real ones.

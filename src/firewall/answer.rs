@@ -7,7 +7,7 @@ use super::{Event, Firewall, Reach};
 use core::net::IpAddr;
 use rules::RejectKind;
 use wire::reply;
-use wire::{IcmpErrorKind, Instant, Mac, Outbox, Packet, Port, REPLY_MAX, Transport};
+use wire::{IcmpErrorKind, Instant, Mac, Outbox, Packet, Port, REPLY_MAX, Transport, Uplink};
 
 impl Firewall {
     /// Sends a frame of our own to `to`, if the rate allows and there is anything to write.
@@ -44,7 +44,8 @@ impl Firewall {
         kind: IcmpErrorKind,
         out: &mut Outbox<'_>,
     ) {
-        let Some(from) = self.own_addr(packet.src) else { return };
+        let own = |uplink| self.ways.own(uplink, packet.src);
+        let Some(from) = Uplink::ALL.into_iter().find_map(own) else { return };
         self.answer(now, client.port, out, |place| {
             reply::icmp_error(packet, kind, from, Mac::BACKEND, place)
         });
@@ -72,39 +73,27 @@ impl Firewall {
         }
     }
 
-    /// Asks for the next hop on the uplink when it is time to.
-    pub(super) fn ask_for_next_hop(&mut self, now: Instant, out: &mut Outbox<'_>) {
-        let Some(uplink) = self.links.uplink() else { return };
-        if let (Some(IpAddr::V4(target)), Some(us)) = (self.hop4.ask(now), self.addr4) {
-            self.answer(now, uplink.port, out, |place| {
-                reply::arp_request(uplink.mac, us, target, place)
-            });
-        }
-        if let (Some(IpAddr::V6(target)), Some(us)) = (self.hop6.ask(now), self.addr6) {
-            self.answer(now, uplink.port, out, |place| {
-                reply::neighbour_solicit(uplink.mac, us, target, place)
-            });
-        }
-        while let Some(target) = self.routes.ask(now) {
-            let us = self.own_addr(target);
-            self.answer(now, uplink.port, out, |place| match (us?, target) {
+    /// Asks for the next hops on all uplinks when it is time to.
+    pub(super) fn ask_for_next_hops(&mut self, now: Instant, out: &mut Outbox<'_>) {
+        while let Some((uplink, target)) = self.ways.ask(now) {
+            let Some(reach) = self.links.uplink(uplink) else { continue };
+            let us = self.ways.own(uplink, target);
+            self.answer(now, reach.port, out, |place| match (us?, target) {
                 (IpAddr::V4(us), IpAddr::V4(target)) => {
-                    reply::arp_request(uplink.mac, us, target, place)
+                    reply::arp_request(reach.mac, us, target, place)
                 }
                 (IpAddr::V6(us), IpAddr::V6(target)) => {
-                    reply::neighbour_solicit(uplink.mac, us, target, place)
+                    reply::neighbour_solicit(reach.mac, us, target, place)
                 }
                 _ => None,
             });
         }
     }
 
-    /// Somebody on the uplink says that `ip` is at `mac`.
-    pub(super) fn told(&mut self, now: Instant, ip: IpAddr, mac: Mac) {
-        let hop = if ip.is_ipv6() { &mut self.hop6 } else { &mut self.hop4 };
-        let of_route = self.routes.tell(now, ip, mac);
-        if hop.tell(now, ip, mac) || of_route {
-            self.journal.push(now, Event::NextHop { mac });
+    /// Somebody on `uplink` says that `ip` is at `mac`.
+    pub(super) fn told(&mut self, now: Instant, uplink: Uplink, ip: IpAddr, mac: Mac) {
+        if self.ways.tell(now, uplink, ip, mac) {
+            self.journal.push(now, Event::NextHop { uplink, mac });
         }
     }
 }

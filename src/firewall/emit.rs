@@ -5,21 +5,21 @@
 
 use super::links::Reach;
 use super::{Firewall, Outcome, fragments};
-use wire::{DropReason, Emit, Mac, Outbox, Packet, Rewrite, Translation, Verdict};
+use wire::{DropReason, Emit, Mac, Outbox, Packet, Rewrite, Translation, Uplink, Verdict};
 
 impl Firewall {
-    /// Writes the new head of a packet that leaves by the uplink.
+    /// Writes the new head of a packet that leaves by an uplink.
     pub(super) fn emit_to_world(
         &self,
         packet: &Packet<'_>,
-        uplink: Reach,
+        (uplink, reach): (Uplink, Reach),
         outer: Translation,
         quoted: Translation,
         out: &mut Outbox<'_>,
     ) -> Outcome {
         let dst = outer.dst.map_or(packet.dst, |(dst, _)| dst);
-        let macs = (self.hop_to(dst), uplink.mac);
-        emit(packet, uplink, macs, outer, quoted, out)
+        let macs = (self.ways.hop(uplink, dst), reach.mac);
+        emit(packet, reach, macs, outer, quoted, out)
     }
 
     /// Writes the new head of a packet that goes to a client.

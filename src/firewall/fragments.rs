@@ -8,7 +8,7 @@ use super::{Firewall, Outcome, Reach, fits};
 use nat::{DatagramId, Direction, FlowId, Later, Nat, Passage, Piece};
 use wire::{
     DropReason, Fragment, Frame, Instant, Mac, Offload, Outbox, Packet, Parsed, Port, Rewrite,
-    Translation, Transport, Verdict, WHOLE_MAX, cut, parse,
+    Translation, Transport, Uplink, Verdict, WHOLE_MAX, cut, parse,
 };
 
 /// A datagram whose first fragment is on its way.
@@ -21,8 +21,8 @@ pub(super) struct Begun {
 /// Which flows the fragments of a datagram go through.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Course {
-    /// Their client's, to the world.
-    Out,
+    /// Their client's, to the world behind this uplink.
+    Out(Uplink),
     /// Their client's, from the world.
     In,
     /// Their client's, and back in through another's.
@@ -105,16 +105,19 @@ impl Firewall {
         &mut self,
         now: Instant,
         from: Reach,
-        uplink: Reach,
+        (by, uplink): (Uplink, Reach),
         packet: &Packet<'_>,
         fragment: &Fragment,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        let passage = self.later(now, from.port, Course::Out, packet, fragment)?;
+        let passage = self.later(now, from.port, Course::Out(by), packet, fragment)?;
         if passage.client != from.port {
             return Err(DropReason::SpoofedSource.into());
         }
-        self.emit_to_world(packet, uplink, passage.change, Translation::NONE, out)
+        if passage.uplink != by {
+            return Err(DropReason::NoRoute.into());
+        }
+        self.emit_to_world(packet, (by, uplink), passage.change, Translation::NONE, out)
     }
 
     /// A later fragment of a client to another one.
@@ -136,12 +139,12 @@ impl Firewall {
     pub(super) fn later_from_world(
         &mut self,
         now: Instant,
-        uplink: Reach,
+        (by, uplink): (Uplink, Reach),
         packet: &Packet<'_>,
         fragment: &Fragment,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        if !self.is_ours(packet.dst) {
+        if self.ours_on(packet.dst) != Some(by) {
             return Err(DropReason::Unsolicited.into());
         }
         if packet.ttl <= 1 {
@@ -151,6 +154,17 @@ impl Firewall {
         let client = self.links.client(passage.client).ok_or(DropReason::EgressDown)?;
         fits(packet, client.mtu)?;
         self.emit_to_client(packet, client, passage.change, Translation::NONE, out)
+    }
+
+    /// The flow that the first fragment of this later one's datagram passed by.
+    pub(super) fn flow_of_later(
+        &self,
+        now: Instant,
+        from: Port,
+        packet: &Packet<'_>,
+        fragment: &Fragment,
+    ) -> Option<FlowId> {
+        self.fragments.flow(now, &place(from, packet, fragment).ok()?.0)
     }
 
     /// The way of a later fragment, if its first one has passed. Otherwise it is kept.
@@ -179,7 +193,9 @@ impl Firewall {
 
     fn way(&self, course: Course, to: Reach, packet: &Packet<'_>) -> Way {
         match course {
-            Course::Out => Way { to, dst: self.hop_to(packet.dst), src: to.mac, door: None },
+            Course::Out(by) => {
+                Way { to, dst: self.ways.hop(by, packet.dst), src: to.mac, door: None }
+            }
             Course::In | Course::Between => {
                 Way { to, dst: to.mac, src: Mac::BACKEND, door: self.door(to.port) }
             }
@@ -197,11 +213,11 @@ fn follow(
     end: Option<u32>,
 ) -> Result<Passage, DropReason> {
     match course {
-        Course::Out => nat.follow(now, flow, Direction::Out, end),
+        Course::Out(_) => nat.follow(now, flow, Direction::Out, end),
         Course::In => nat.follow(now, flow, Direction::In, end),
         Course::Between => {
             let left = nat.follow(now, flow, Direction::Out, end)?;
-            let back = nat.find_in(now, nat.hash(&left.tuple), &left.tuple);
+            let back = nat.find_in(now, nat.hash(&left.tuple), left.uplink, &left.tuple);
             let got = nat.follow(now, back.ok_or(DropReason::Unsolicited)?, Direction::In, end)?;
             let change = Translation { src: left.change.src, ..got.change };
             Ok(Passage { change, ..got })

@@ -10,54 +10,51 @@ use super::outbound::{Ends, check_control};
 use super::policy::query;
 use super::{Firewall, Outcome, Reach};
 use core::net::IpAddr;
-use nat::{Direction, FlowId};
+use nat::{Direction, FlowId, Sender};
 use rules::{Query, State, Zone};
 use wire::{
     DropReason, IcmpError, IcmpErrorKind, Instant, Outbox, Packet, Port, Translation, Transport,
-    Tuple, Verdict,
+    Tuple, Uplink, Verdict,
 };
 
 /// What everything is dropped for that goes out and does not come in again.
 const NOBODY: Verdict = Verdict::Drop(DropReason::Unsolicited);
 
 impl Firewall {
-    /// A packet to the address `packet.dst` of ours, which is also that of the firewall itself if
-    /// `shared`.
-    #[allow(clippy::too_many_arguments, reason = "all of them are about this one packet")]
+    /// A packet to an address of ours on the uplink `by`, on which the firewall itself is `external`.
     pub(super) fn hairpin(
         &mut self,
         now: Instant,
         from: Reach,
         packet: &Packet<'_>,
         flow: Option<FlowId>,
-        shared: bool,
-        external: IpAddr,
+        (by, external): (Uplink, IpAddr),
         out: &mut Outbox<'_>,
     ) -> Outcome {
         match packet.transport {
             Transport::Tcp(_) | Transport::Udp(_) => {}
-            Transport::IcmpQuery(_) if !shared => {}
+            Transport::IcmpQuery(_) if packet.dst != external => {}
             Transport::IcmpError(error) => {
                 return self.hairpin_error(now, from, packet, &error, out);
             }
             Transport::Fragment(fragment) => {
-                self.check_hop_between(now, from, packet, out)?;
+                self.check_hop_between(now, from, by, packet, out)?;
                 return self.later_between_clients(now, from, packet, &fragment, out);
             }
             _ => return self.knocked(now, from, packet, out),
         }
         let tuple = packet.tuple().ok_or(DropReason::Untranslatable)?;
-        self.check_hop_between(now, from, packet, out)?;
+        self.check_hop_between(now, from, by, packet, out)?;
         check_control(packet)?;
         let datagram = self.may_begin(now, from.port, packet)?;
-        let (flow, sent) = match self.pass(now, from, packet, flow, out)? {
+        let (flow, sent) = match self.pass(now, from, by, packet, flow, out)? {
             Some(passed) => passed,
             None => {
-                let ends = Ends { tuple, redirected: None, external };
+                let ends = Ends { tuple, redirected: None, by, external };
                 self.open(now, from, packet, &ends, out)?
             }
         };
-        let back = self.flow_back(now, from.port, packet, &tuple, &sent.tuple)?;
+        let back = self.flow_back(now, from.port, by, packet, &tuple, &sent.tuple)?;
         let client = self.nat.facts(back).ok_or(NOBODY)?.client;
         if self.renew(now, client, back, packet).is_err() {
             return Err(NOBODY);
@@ -80,10 +77,11 @@ impl Firewall {
         &mut self,
         now: Instant,
         from: Reach,
+        by: Uplink,
         packet: &Packet<'_>,
         out: &mut Outbox<'_>,
     ) -> Result<(), Verdict> {
-        let mtu = self.links.uplink().map_or(u16::MAX, |uplink| uplink.mtu);
+        let mtu = self.links.uplink(by).map_or(u16::MAX, |uplink| uplink.mtu);
         self.check_hop(now, from, packet, mtu, out)
     }
 
@@ -92,20 +90,21 @@ impl Firewall {
         &mut self,
         now: Instant,
         from: Port,
+        by: Uplink,
         packet: &Packet<'_>,
         asked: &Tuple,
         sent: &Tuple,
     ) -> Result<FlowId, Verdict> {
-        if let Some(flow) = self.nat.find_in(now, self.nat.hash(sent), sent) {
+        if let Some(flow) = self.nat.find_in(now, self.nat.hash(sent), by, sent) {
             let there = self.nat.facts(flow).ok_or(NOBODY)?.asked;
-            let allowed = self.may_meet(now, from, packet, asked, (there.src, there.sport));
+            let allowed = self.may_meet(now, from, by, packet, asked, (there.src, there.sport));
             return if allowed { Ok(flow) } else { Err(NOBODY) };
         }
         let inbound = self.nat.inbound(sent, |addr| self.links.is_a_client(addr)).ok_or(NOBODY)?;
-        if !may_open(packet) || !self.may_meet(now, from, packet, asked, inbound.to) {
+        if !may_open(packet) || !self.may_meet(now, from, by, packet, asked, inbound.to) {
             return Err(NOBODY);
         }
-        self.open_inbound(now, packet, *sent, &inbound).map_err(|_| NOBODY)
+        self.open_inbound(now, by, packet, *sent, &inbound).map_err(|_| NOBODY)
     }
 
     /// Whether the rules between clients let the sender of a packet reach the client at `to`. They
@@ -114,12 +113,13 @@ impl Firewall {
         &mut self,
         now: Instant,
         from: Port,
+        by: Uplink,
         packet: &Packet<'_>,
         asked: &Tuple,
         to: (IpAddr, u16),
     ) -> bool {
         let tuple = Tuple { dst: to.0, dport: to.1, ..*asked };
-        let query = query(&tuple, &packet.transport);
+        let query = query(by, &tuple, &packet.transport);
         let query = Query { from: Zone::Clients, to: Zone::Clients, ..query };
         self.rule(now, packet, State::New, from, &query).refused.is_none()
     }
@@ -138,8 +138,8 @@ impl Firewall {
             self.error_to_client(now, from, packet, kind, out);
             return Err(DropReason::TtlExceeded.into());
         }
-        self.believe(now, Direction::Out, packet, error)?;
-        let left = self.nat.icmp_error(now, Direction::Out, packet.src, &error.quote)?;
+        self.believe(now, Sender::Client, packet, error)?;
+        let left = self.nat.icmp_error(now, Sender::Client, packet.src, &error.quote)?;
         if left.client != from.port || error.quote.tuple.src != packet.dst {
             return Err(DropReason::UnrelatedIcmp.into());
         }
@@ -147,7 +147,7 @@ impl Firewall {
         let (dst, dport) = left.quoted.dst.ok_or(DropReason::UnrelatedIcmp)?;
         let mut quote = error.quote;
         quote.tuple = Tuple { dst, dport, ..quote.tuple };
-        let got = self.nat.icmp_error(now, Direction::In, dst, &quote)?;
+        let got = self.nat.icmp_error(now, Sender::World(left.uplink), dst, &quote)?;
         let client = self.links.client(got.client).ok_or(DropReason::EgressDown)?;
         let outer = Translation { src: left.outer.src, dst: got.outer.dst, dns_id: None };
         let quoted = Translation { src: got.quoted.src, dst: left.quoted.dst, dns_id: None };

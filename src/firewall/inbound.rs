@@ -1,7 +1,8 @@
-//! What the uplink sends.
+//! What uplinks send.
 //!
 //! In: a frame from the world. Out: the way to the client whose flow it belongs to, or why there is
-//! none. Never: a word to the world about a packet that belongs to no flow.
+//! none. Never: a word to the world about a packet that belongs to no flow, or a flow of one uplink for
+//! what comes by another.
 
 use super::fragments::{Course, First};
 use super::names::Left;
@@ -9,11 +10,11 @@ use super::outbound::{check_control, opens_connection};
 use super::policy::inbound_query;
 use super::{Firewall, Outcome, Reach, fits, is_martian};
 use core::net::IpAddr;
-use nat::{Answered, Direction, FlowId, Inbound, NewInflow};
+use nat::{Answered, Direction, FlowId, Inbound, NewInflow, Sender};
 use rules::State;
 use wire::{
     Arp, ArpOperation, Dns, DropReason, IcmpError, IcmpErrorKind, Instant, Ndp, Outbox, Packet,
-    Port, Translation, Transport, Tuple, Verdict, reply,
+    Port, Translation, Transport, Tuple, Uplink, Verdict, reply,
 };
 
 impl Firewall {
@@ -21,15 +22,15 @@ impl Firewall {
     pub(super) fn uplink_arp(
         &mut self,
         now: Instant,
-        uplink: Reach,
+        (by, uplink): (Uplink, Reach),
         arp: &Arp,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        let for_us = self.is_ours(arp.target.into());
+        let for_us = self.ours_on(arp.target.into()) == Some(by);
         if !for_us || arp.eth_src.is_group() {
             return Err(DropReason::NotForUs.into());
         }
-        self.told(now, arp.sender.into(), arp.sender_mac);
+        self.told(now, by, arp.sender.into(), arp.sender_mac);
         if arp.operation == ArpOperation::Request {
             self.answer(now, uplink.port, out, |place| reply::arp_reply(arp, uplink.mac, place));
         }
@@ -40,13 +41,13 @@ impl Firewall {
     pub(super) fn uplink_packet(
         &mut self,
         now: Instant,
-        uplink: Reach,
+        (by, uplink): (Uplink, Reach),
         packet: &Packet<'_>,
         flow: Option<FlowId>,
         out: &mut Outbox<'_>,
     ) -> Outcome {
         if let Transport::Ndp(ndp) = packet.transport {
-            return self.uplink_ndp(now, uplink, packet, ndp, out);
+            return self.uplink_ndp(now, (by, uplink), packet, ndp, out);
         }
         if packet.eth_dst != uplink.mac {
             return Err(DropReason::NotForUs.into());
@@ -59,15 +60,15 @@ impl Firewall {
             return Err(DropReason::MartianAddress.into());
         }
         if let Transport::Fragment(fragment) = packet.transport {
-            return self.later_from_world(now, uplink, packet, &fragment, out);
+            return self.later_from_world(now, (by, uplink), packet, &fragment, out);
         }
         if let Transport::IcmpError(error) = packet.transport {
-            return self.error_from_world(now, packet, &error, out);
+            return self.error_from_world(now, by, packet, &error, out);
         }
-        if flow.is_none() && self.is_for_names(packet) {
+        if flow.is_none() && self.is_for_names(by, packet) {
             return Err(self.take_answer(now, packet));
         }
-        let flow = match flow.map_or_else(|| self.let_in(now, packet), Ok) {
+        let flow = match flow.map_or_else(|| self.let_in(now, by, packet), Ok) {
             Ok(flow) => flow,
             Err(verdict) => {
                 if verdict == Verdict::Drop(DropReason::Unsolicited) {
@@ -81,19 +82,20 @@ impl Firewall {
 
     /// Opens a flow for a packet that nobody asked for, if a static translation has a place for it
     /// and it may go there.
-    fn let_in(&mut self, now: Instant, packet: &Packet<'_>) -> Result<FlowId, Verdict> {
+    fn let_in(&mut self, now: Instant, by: Uplink, packet: &Packet<'_>) -> Result<FlowId, Verdict> {
         let unasked = Verdict::from(DropReason::Unsolicited);
-        let tuple = packet.tuple().ok_or(unasked)?;
+        let tuple =
+            packet.tuple().filter(|_| self.ours_on(packet.dst) == Some(by)).ok_or(unasked)?;
         let inbound = self.nat.inbound(&tuple, |addr| self.links.is_a_client(addr));
         let inbound = inbound.filter(|_| may_open(packet)).ok_or(unasked)?;
         check_control(packet)?;
-        let query = inbound_query(&inbound.tuple(&tuple), &packet.transport);
+        let query = inbound_query(by, &inbound.tuple(&tuple), &packet.transport);
         let client = self.links.owner(inbound.to.0).ok_or(unasked)?;
         let asked = (State::New, Some(inbound.forwarded));
         let ruling = self.rule_inbound(now, packet, asked, client, &query);
         let opened = match ruling.refused {
             Some(reason) => Err(reason),
-            None => self.open_inbound(now, packet, tuple, &inbound),
+            None => self.open_inbound(now, by, packet, tuple, &inbound),
         };
         self.log_flow(now, client, &query, &ruling, opened.err());
         Ok(opened?)
@@ -103,6 +105,7 @@ impl Firewall {
     pub(super) fn open_inbound(
         &mut self,
         now: Instant,
+        uplink: Uplink,
         packet: &Packet<'_>,
         tuple: Tuple,
         inbound: &Inbound,
@@ -110,7 +113,7 @@ impl Firewall {
         let client = self.links.owner(inbound.to.0).ok_or(DropReason::Unsolicited)?;
         let (transport, to) = (&packet.transport, inbound.to);
         let epoch = self.epochs.of(client);
-        let new = NewInflow { client, tuple, transport, to, epoch };
+        let new = NewInflow { client, uplink, tuple, transport, to, epoch };
         self.nat.open_inbound(now, &new).map(|(flow, _)| flow)
     }
 
@@ -124,7 +127,13 @@ impl Firewall {
         out: &mut Outbox<'_>,
     ) -> Outcome {
         check_control(packet)?;
-        let client = self.nat.facts(flow).ok_or(DropReason::Unsolicited)?.client;
+        let facts = self.nat.facts(flow).ok_or(DropReason::Unsolicited)?;
+        if facts.opened == Direction::Out && self.ways.to(facts.sent.dst) != facts.uplink {
+            // Its client reaches that remote by another uplink by now.
+            self.nat.close(now, flow);
+            return Err(DropReason::Unsolicited.into());
+        }
+        let client = facts.client;
         let client = self.links.client(client).ok_or(DropReason::EgressDown)?;
         if packet.ttl <= 1 {
             return Err(DropReason::TtlExceeded.into());
@@ -180,25 +189,27 @@ impl Firewall {
     pub(super) fn believe(
         &self,
         now: Instant,
-        direction: Direction,
+        sender: Sender,
         packet: &Packet<'_>,
         error: &IcmpError,
     ) -> Result<(), DropReason> {
         let IcmpErrorKind::TooBig { mtu } = error.kind else { return Ok(()) };
         let len = packet.quoted_len().ok_or(DropReason::UnrelatedIcmp)?;
-        self.nat.check_too_big(now, direction, &error.quote, mtu, len)
+        self.nat.check_too_big(now, sender, &error.quote, mtu, len)
     }
 
     /// An error about a packet that a client sent.
     fn error_from_world(
         &self,
         now: Instant,
+        by: Uplink,
         packet: &Packet<'_>,
         error: &IcmpError,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        self.believe(now, Direction::In, packet, error)?;
-        let passage = self.nat.icmp_error(now, Direction::In, packet.src, &error.quote)?;
+        let sender = Sender::World(by);
+        self.believe(now, sender, packet, error)?;
+        let passage = self.nat.icmp_error(now, sender, packet.src, &error.quote)?;
         // The packet it quotes left from one of our addresses, so that is where the error goes.
         if packet.dst != error.quote.tuple.src {
             return Err(DropReason::UnrelatedIcmp.into());
@@ -235,19 +246,19 @@ impl Firewall {
     fn uplink_ndp(
         &mut self,
         now: Instant,
-        uplink: Reach,
+        (by, uplink): (Uplink, Reach),
         packet: &Packet<'_>,
         ndp: Ndp,
         out: &mut Outbox<'_>,
     ) -> Outcome {
         match ndp {
-            Ndp::Solicit { target } if self.is_ours(target.into()) => {
+            Ndp::Solicit { target } if self.ours_on(target.into()) == Some(by) => {
                 self.answer(now, uplink.port, out, |place| {
                     reply::neighbour_advert(packet, uplink.mac, place)
                 });
             }
             Ndp::Advert { target, mac: Some(mac) } if packet.eth_dst == uplink.mac => {
-                self.told(now, IpAddr::V6(target), mac);
+                self.told(now, by, IpAddr::V6(target), mac);
             }
             Ndp::Solicit { .. } | Ndp::Advert { .. } => return Err(DropReason::NotForUs.into()),
         }

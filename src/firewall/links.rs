@@ -4,16 +4,19 @@
 //! Never: an answer about an interface whose slot has been given away since.
 
 use super::Alias;
+use super::PerUplink;
 use super::limit::Bucket;
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use wire::{Instant, Mac, Port};
+use wire::{Instant, Mac, Port, Uplink};
 
 /// An interface that came up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// The way to the world.
+    /// A way to the world.
     Uplink {
+        /// Which one it is.
+        uplink: Uplink,
         /// Our address on it.
         mac: Mac,
         /// Longest IP packet in bytes.
@@ -54,14 +57,14 @@ pub(super) struct Reach {
 /// Which side an interface is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    Uplink(Reach),
+    Uplink(Uplink, Reach),
     Client(Reach),
 }
 
 impl Side {
     const fn reach(&self) -> &Reach {
         match self {
-            Self::Uplink(reach) | Self::Client(reach) => reach,
+            Self::Uplink(_, reach) | Self::Client(reach) => reach,
         }
     }
 }
@@ -74,7 +77,7 @@ pub(super) struct Links {
     sides: Vec<Option<Side>>,
     /// Sorted by address. One address may have several owners: an HVM client and its stub domain.
     owners: Vec<(IpAddr, Port)>,
-    uplink: Option<Port>,
+    uplinks: PerUplink<Option<Port>>,
     /// Addresses that belong to clients which may not be there, sorted.
     reserved: Vec<IpAddr>,
     /// Clients that go by other names, there or not, sorted.
@@ -90,14 +93,14 @@ struct Place {
 }
 
 impl Links {
-    /// Takes an interface into the table. A new uplink replaces the old one.
+    /// Takes an interface into the table. An uplink replaces the one that was there.
     pub(super) fn up(&mut self, now: Instant, port: Port, link: Link) {
         self.forget(port.index());
         match &link {
-            Link::Uplink { .. } => {
-                if let Some(old) = self.uplink.replace(port) {
+            Link::Uplink { uplink, .. } => {
+                if let Some(old) = self.uplinks[*uplink].replace(port) {
                     self.forget(old.index());
-                    self.uplink = Some(port);
+                    self.uplinks[*uplink] = Some(port);
                 }
             }
             Link::Client { addrs, .. } => {
@@ -107,7 +110,7 @@ impl Links {
             }
         }
         let side = match link {
-            Link::Uplink { mac, mtu, .. } => Side::Uplink(Reach { port, mac, mtu }),
+            Link::Uplink { uplink, mac, mtu, .. } => Side::Uplink(uplink, Reach { port, mac, mtu }),
             Link::Client { mac, mtu, .. } => Side::Client(Reach { port, mac, mtu }),
         };
         let place = Place { port, link, answers: Bucket::answers(now), logs: Bucket::logs(now) };
@@ -134,10 +137,10 @@ impl Links {
         self.sides.get(port.index()).copied().flatten().filter(|side| side.reach().port == port)
     }
 
-    /// How to send to the world.
-    pub(super) fn uplink(&self) -> Option<Reach> {
-        match self.side(self.uplink?)? {
-            Side::Uplink(reach) => Some(reach),
+    /// How to send to the world by `uplink`.
+    pub(super) fn uplink(&self, uplink: Uplink) -> Option<Reach> {
+        match self.side(self.uplinks[uplink]?)? {
+            Side::Uplink(_, reach) => Some(reach),
             Side::Client(_) => None,
         }
     }
@@ -146,7 +149,7 @@ impl Links {
     pub(super) fn client(&self, port: Port) -> Option<Reach> {
         match self.side(port)? {
             Side::Client(reach) => Some(reach),
-            Side::Uplink(_) => None,
+            Side::Uplink(..) => None,
         }
     }
 
@@ -251,7 +254,9 @@ impl Links {
         let place = self.slots.get_mut(slot)?.take()?;
         *self.sides.get_mut(slot)? = None;
         self.owners.retain(|(_, owner)| *owner != place.port);
-        self.uplink = self.uplink.filter(|uplink| *uplink != place.port);
+        if let Link::Uplink { uplink, .. } = place.link {
+            self.uplinks[uplink].take_if(|port| *port == place.port);
+        }
         Some(place.link)
     }
 }

@@ -7,7 +7,7 @@ use alloc::collections::VecDeque;
 use core::fmt;
 use core::net::IpAddr;
 use rules::{OwnRule, Query, Severity, Zone};
-use wire::{DropReason, Instant, Mac, Port};
+use wire::{DropReason, Instant, Mac, Port, Uplink};
 
 /// Most lines that wait to be fetched.
 const WAITING: usize = 128;
@@ -71,6 +71,8 @@ pub enum Event {
     },
     /// The next hop told where it is.
     NextHop {
+        /// Of which uplink.
+        uplink: Uplink,
         /// Its Ethernet address.
         mac: Mac,
     },
@@ -109,7 +111,10 @@ impl fmt::Display for Line<'_> {
             Event::Dropped { from, src, dst, reason } => {
                 write!(f, "drop from {from}: {src} -> {dst}, {reason}")
             }
-            Event::NextHop { mac } => write!(f, "next hop on the uplink is at {mac}"),
+            Event::NextHop { uplink: Uplink::FIRST, mac } => {
+                write!(f, "next hop on the uplink is at {mac}")
+            }
+            Event::NextHop { uplink, mac } => write!(f, "next hop on uplink {uplink} is at {mac}"),
             Event::Lost(lines) => write!(f, "{lines} lines left out"),
         }
     }

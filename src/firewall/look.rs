@@ -7,13 +7,31 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 use core::net::IpAddr;
-use rules::{Action, Query};
+use rules::{Action, Policy, Query, Zone};
+use wire::Uplink;
 
 impl Firewall {
-    /// Whether there is a way to the world.
+    /// Whether the first uplink is up.
     #[must_use]
     pub fn has_uplink(&self) -> bool {
-        self.links.uplink().is_some()
+        self.links.uplink(Uplink::FIRST).is_some()
+    }
+
+    /// The further uplinks that the policy speaks of and that are none, as we have no address there.
+    /// What would leave by them has no way.
+    pub fn missing_uplinks(&self) -> impl Iterator<Item = Uplink> + '_ {
+        let parts = self.policy.as_ref().map(Policy::parts);
+        let spoken_of = move |uplink: &Uplink| {
+            parts.is_some_and(|parts| {
+                let zones = parts.blocks.iter().flat_map(|block| [block.from, block.to]);
+                let zones =
+                    zones.chain(parts.masquerade.iter().flat_map(|(from, to)| [*from, *to]));
+                let routes = parts.services.routes.iter().map(|route| Some(route.uplink));
+                zones.map(Zone::uplink).chain(routes).any(|of| of == Some(*uplink))
+            })
+        };
+        let missing = |uplink: &Uplink| !self.ways.is_there(*uplink);
+        Uplink::ALL.into_iter().filter(missing).filter(spoken_of)
     }
 
     /// The addresses of the clients that are there.

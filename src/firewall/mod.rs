@@ -27,8 +27,10 @@ mod policy;
 mod routes;
 mod services;
 mod short;
+mod site;
 mod syslog;
 mod told;
+mod ways;
 
 pub use alias::Alias;
 pub use counters::Counters;
@@ -37,25 +39,25 @@ pub use links::Link;
 pub use log::{Author, Event, Line, Log, LogLevel};
 pub use nat::{Budget, ConfigError};
 pub use rules::DnsRedirect;
+pub use site::{PerUplink, Site};
 pub use told::Network;
 
 use ::names::Names;
 use arrayvec::ArrayVec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 use core::time::Duration;
 use emit::fits;
 use epochs::Epochs;
-use hop::Hop;
 use limit::Rates;
 use links::{Links, Reach, Side};
 use log::Journal;
-use nat::{Direction, Early, FlowId, Fragments, Hash, Nat, StaticError, Statics};
-use routes::Routes;
+use nat::{Early, FlowId, Fragments, Hash, Nat, Sender, StaticError, Statics};
 use rules::Policy;
 use rules::qubes::Trees;
 use syslog::Syslog;
+use ways::Ways;
 use wire::{
-    BATCH, DropReason, Emit, Frame, Instant, Mac, Outbox, Parsed, Plain, Port, Verdict, parse,
+    BATCH, DropReason, Emit, Frame, Instant, Outbox, Parsed, Plain, Port, Uplink, Verdict, parse,
 };
 
 /// Most flows whose end is seen to in one [`Firewall::tick`].
@@ -71,14 +73,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// What a firewall is told once.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Our IPv4 address: all flows leave from it, and clients may ping it. Without it, no IPv4.
-    pub addr4: Option<Ipv4Addr>,
-    /// The same for IPv6.
-    pub addr6: Option<Ipv6Addr>,
-    /// Where IPv4 leaves to.
-    pub next_hop4: NextHop,
-    /// Where IPv6 leaves to.
-    pub next_hop6: NextHop,
+    /// What we are on each uplink.
+    pub sites: PerUplink<Site>,
     /// What may flow; without it nothing does.
     pub policy: Option<Policy>,
     /// Resolvers that are really somewhere else. If given, that of the policy does not count.
@@ -93,10 +89,7 @@ impl Default for Config {
     /// No address, no policy: nothing flows.
     fn default() -> Self {
         Self {
-            addr4: None,
-            addr6: None,
-            next_hop4: NextHop::Static(Mac::BACKEND),
-            next_hop6: NextHop::Static(Mac::BACKEND),
+            sites: PerUplink::default(),
             policy: None,
             dns: None,
             log: LogLevel::default(),
@@ -105,13 +98,21 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// The uplinks there are: the first, and each on which we have an address.
+    pub fn uplinks(&self) -> impl Iterator<Item = Uplink> + use<> {
+        let sites = self.sites;
+        let is_there = move |uplink: &Uplink| {
+            *uplink == Uplink::FIRST || sites[*uplink].addrs().next().is_some()
+        };
+        Uplink::ALL.into_iter().filter(is_there)
+    }
+}
+
 /// The firewall.
 #[derive(Debug)]
 pub struct Firewall {
-    addr4: Option<Ipv4Addr>,
-    addr6: Option<Ipv6Addr>,
-    hop4: Hop,
-    hop6: Hop,
+    ways: Ways,
     dns: Option<DnsRedirect>,
     policy: Option<Policy>,
     /// The VMs' own rules.
@@ -124,7 +125,6 @@ pub struct Firewall {
     rates: Rates,
     /// Whether what is forwarded is for the rules to decide.
     asks_about_forwards: bool,
-    routes: Routes,
     syslog: Syslog,
     /// How long flows live where the policy does not say.
     timeouts: nat::Timeouts,
@@ -135,8 +135,6 @@ pub struct Firewall {
     early_out: Early,
     early_in: Early,
     links: Links,
-    /// Where the uplink led when it was last up.
-    network: Option<u16>,
     /// When we were called last.
     last: Instant,
     journal: Journal,
@@ -171,15 +169,11 @@ impl Firewall {
             other => other,
         })?;
         let mut firewall = Self {
-            addr4: config.addr4,
-            addr6: config.addr6,
-            hop4: Hop::new(config.next_hop4),
-            hop6: Hop::new(config.next_hop6),
+            ways: Ways::new(config.sites),
             dns: config.dns,
             counters: Counters::new(config.policy.as_ref()),
             rates: Rates::new(config.policy.as_ref()),
             asks_about_forwards: false,
-            routes: Routes::default(),
             syslog: Syslog::new(Instant::ZERO, None),
             timeouts: config.nat.timeouts,
             policy: config.policy,
@@ -192,7 +186,6 @@ impl Firewall {
             early_in: Early::default(),
             nat,
             links: Links::default(),
-            network: None,
             last: Instant::ZERO,
             journal: Journal::new(),
         };
@@ -202,21 +195,18 @@ impl Firewall {
     }
 
     /// An interface can be used from now on. Flows of another client that had its name are over, and
-    /// so are all flows if the uplink leads to another network than the last one did: whoever is
+    /// so are all flows of an uplink if it leads to another network than the last time: whoever is
     /// there now is not to see them.
     pub fn port_up(&mut self, now: Instant, port: Port, link: Link) {
         self.port_down(now, port);
-        if let Link::Uplink { network, .. } = link {
-            if let Some(old) = self.links.uplink() {
+        if let Link::Uplink { uplink, network, .. } = link {
+            if let Some(old) = self.links.uplink(uplink) {
                 self.port_down(now, old.port);
             }
-            if self.network.replace(network).is_some_and(|before| before != network) {
-                self.nat.flush(now);
+            if self.ways.start(now, uplink, network) {
+                self.nat.flush_uplink(now, uplink);
             }
-            self.hop4.start(now);
-            self.hop6.start(now);
             self.ask_for_names_anew(now);
-            self.routes.start(now);
         }
         let addrs = link.addrs().to_vec();
         self.links.up(now, port, link);
@@ -238,11 +228,7 @@ impl Firewall {
                     self.take_names(now, addr);
                 }
             }
-            Some(Link::Uplink { .. }) => {
-                self.hop4.stop();
-                self.hop6.stop();
-                self.routes.stop();
-            }
+            Some(Link::Uplink { uplink, .. }) => self.ways.stop(uplink),
             None => {}
         }
     }
@@ -291,14 +277,13 @@ impl Firewall {
     /// Does what time demands, a bounded part of it; says when to be called again.
     pub fn tick(&mut self, now: Instant, out: &mut Outbox<'_>) -> Option<Instant> {
         self.awake(now);
-        self.ask_for_next_hop(now, out);
+        self.ask_for_next_hops(now, out);
         let names = self.ask_for_names(now, out).map(|due| due.min(now + HEARTBEAT));
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         let rules = self.settle(now);
         self.send_syslog(now, out);
         let log = self.can_send_syslog().then_some(now);
-        let hops = [self.hop4.deadline(), self.hop6.deadline(), self.routes.deadline()];
-        [nat, rules, names, log].into_iter().chain(hops).flatten().min()
+        [nat, rules, names, log, self.ways.deadline()].into_iter().flatten().min()
     }
 
     /// A domain that was paused, or whose machine slept, finds its flows as old as it left them.
@@ -343,11 +328,11 @@ impl Firewall {
 
     #[inline(always)]
     fn find(&self, seen: &Seen) -> Option<FlowId> {
-        let direction = match seen.side? {
-            Side::Client(_) => Direction::Out,
-            Side::Uplink(_) => Direction::In,
+        let sender = match seen.side? {
+            Side::Client(_) => Sender::Client,
+            Side::Uplink(uplink, _) => Sender::World(uplink),
         };
-        self.nat.seek(seen.hash, direction, &seen.plain.as_ref()?.key)
+        self.nat.seek(seen.hash, sender, &seen.plain.as_ref()?.key)
     }
 
     /// Decides any frame.
@@ -383,7 +368,7 @@ impl Firewall {
                 let hash = seen.plain.map_or_else(|| self.nat.hash(&tuple), |_| seen.hash);
                 match seen.side? {
                     Side::Client(_) => self.nat.find_out(now, hash, &tuple),
-                    Side::Uplink(_) => self.nat.find_in(now, hash, &tuple),
+                    Side::Uplink(uplink, _) => self.nat.find_in(now, hash, uplink, &tuple),
                 }
             }),
             Parsed::Arp(_) => None,
@@ -395,34 +380,25 @@ impl Firewall {
             (Some(Side::Client(from)), Parsed::Ip(packet)) => {
                 self.client_packet(now, from, packet, flow, out)
             }
-            (Some(Side::Uplink(uplink)), Parsed::Arp(arp)) => {
-                self.uplink_arp(now, uplink, arp, out)
+            (Some(Side::Uplink(uplink, reach)), Parsed::Arp(arp)) => {
+                self.uplink_arp(now, (uplink, reach), arp, out)
             }
-            (Some(Side::Uplink(uplink)), Parsed::Ip(packet)) => {
-                debug_assert_eq!(uplink.port, from);
-                self.uplink_packet(now, uplink, packet, flow, out)
+            (Some(Side::Uplink(uplink, reach)), Parsed::Ip(packet)) => {
+                debug_assert_eq!(reach.port, from);
+                self.uplink_packet(now, (uplink, reach), packet, flow, out)
             }
         }
     }
 
     /// Whether packets to `addr` are for us to take.
     fn is_ours(&self, addr: IpAddr) -> bool {
-        self.own_addr(addr) == Some(addr) || self.nat.has_external(addr)
+        self.ours_on(addr).is_some()
     }
 
-    /// Our address of the family of `other`.
-    fn own_addr(&self, other: IpAddr) -> Option<IpAddr> {
-        match other {
-            IpAddr::V4(_) => self.addr4.map(IpAddr::V4),
-            IpAddr::V6(_) => self.addr6.map(IpAddr::V6),
-        }
-    }
-
-    /// The Ethernet address on the uplink that packets to `addr` go to.
-    #[inline]
-    fn hop_to(&self, addr: IpAddr) -> Mac {
-        let gateway = if addr.is_ipv6() { &self.hop6 } else { &self.hop4 };
-        self.routes.to(addr).unwrap_or_else(|| gateway.mac())
+    /// The uplink by which packets to `addr` are for us to take: the one that it is our own address on,
+    /// or that it is written down for.
+    fn ours_on(&self, addr: IpAddr) -> Option<Uplink> {
+        self.ways.owner(addr).or_else(|| self.nat.external_on(addr))
     }
 }
 

@@ -8,12 +8,13 @@
 
 use super::Firewall;
 use super::is_martian;
-use super::links::{Links, Reach};
+use super::links::Links;
+use super::ways::Ways;
 use core::net::IpAddr;
 use nat::Nat;
 use wire::{
-    DropReason, Instant, Outbox, Packet, Port, Proto, REPLY_MAX, Transport, Unparsed, Verdict,
-    reply,
+    DropReason, Instant, Outbox, Packet, Port, Proto, REPLY_MAX, Transport, Unparsed, Uplink,
+    Verdict, reply,
 };
 
 /// The port of resolvers.
@@ -30,7 +31,7 @@ pub(super) struct Rest<'a> {
     now: Instant,
     nat: &'a mut Nat,
     links: &'a Links,
-    ours: [Option<IpAddr>; 2],
+    ways: &'a Ways,
 }
 
 impl names::Source for Rest<'_> {
@@ -54,8 +55,8 @@ impl names::Source for Rest<'_> {
     fn is_usable(&mut self, addr: IpAddr) -> bool {
         !is_martian(addr)
             && !is_internal(addr)
-            && !self.ours.contains(&Some(addr))
-            && !self.nat.has_external(addr)
+            && self.ways.owner(addr).is_none()
+            && self.nat.external_on(addr).is_none()
             && !self.links.is_a_clients(addr)
     }
 }
@@ -71,9 +72,8 @@ const fn is_internal(addr: IpAddr) -> bool {
 impl Firewall {
     /// The table of names, and the rest of the firewall as it sees it.
     fn with_names(&mut self, now: Instant) -> (&mut names::Names, Rest<'_>) {
-        let Self { names, nat, links, addr4, addr6, .. } = self;
-        let ours = [addr4.map(IpAddr::V4), addr6.map(IpAddr::V6)];
-        (names, Rest { now, nat, links, ours })
+        let Self { names, nat, links, ways, .. } = self;
+        (names, Rest { now, nat, links, ways })
     }
 
     /// The rules of the client with this address are others, or it came or went: nobody is asked for the
@@ -83,10 +83,9 @@ impl Firewall {
         if !is_there {
             self.own.forget_hosts(client);
         }
-        let Self { names, nat, links, addr4, addr6, own, .. } = self;
-        let ours = [addr4.map(IpAddr::V4), addr6.map(IpAddr::V6)];
+        let Self { names, nat, links, ways, own, .. } = self;
         let hosts = own.hosts(client).filter(|_| is_there).map(|host| host.as_str());
-        names.set_hosts(now, client, hosts, &mut Rest { now, nat, links, ours });
+        names.set_hosts(now, client, hosts, &mut Rest { now, nat, links, ways });
     }
 
     /// The resolvers that answer have changed, or may have.
@@ -115,21 +114,25 @@ impl Firewall {
         let (names, mut rest) = self.with_names(now);
         names.tick(now, &mut rest);
         self.obey_names();
-        let Some(uplink) = self.links.uplink() else { return self.names.deadline() };
+        if Uplink::ALL.into_iter().all(|uplink| self.links.uplink(uplink).is_none()) {
+            return self.names.deadline();
+        }
         for _ in 0..ASKS_AT_ONCE {
             let (names, mut rest) = self.with_names(now);
             let Some(ask) = names.next_ask(now, &mut rest) else {
                 return self.names.deadline();
             };
-            self.send_ask(uplink, &ask, out);
+            self.send_ask(&ask, out);
         }
         Some(now)
     }
 
     /// Sends a query. One for which there is no room counts as lost, and is sent again.
-    fn send_ask(&mut self, uplink: Reach, ask: &names::Ask, out: &mut Outbox<'_>) {
-        let Some(us) = self.own_addr(ask.resolver) else { return };
-        let link = reply::Link { dst: self.hop_to(ask.resolver), src: uplink.mac };
+    fn send_ask(&mut self, ask: &names::Ask, out: &mut Outbox<'_>) {
+        let by = self.ways.to(ask.resolver);
+        let Some(uplink) = self.links.uplink(by) else { return };
+        let Some(us) = self.ways.own(by, ask.resolver) else { return };
+        let link = reply::Link { dst: self.ways.hop(by, ask.resolver), src: uplink.mac };
         let write = |place: &mut [u8; REPLY_MAX]| {
             reply::datagram(link, (us, ask.port), (ask.resolver, DNS), &ask.message, place)
         };
@@ -138,11 +141,12 @@ impl Firewall {
     }
 
     /// Whether a packet of the world is to a port from which we asked a resolver, and from that one.
-    pub(super) fn is_for_names(&self, packet: &Packet<'_>) -> bool {
+    pub(super) fn is_for_names(&self, by: Uplink, packet: &Packet<'_>) -> bool {
         match packet.transport {
             Transport::Udp(udp) => {
                 udp.sport == DNS
-                    && self.own_addr(packet.dst) == Some(packet.dst)
+                    && self.ways.own(by, packet.dst) == Some(packet.dst)
+                    && self.ways.to(packet.src) == by
                     && self.names.waits_for(packet.src, udp.dport)
             }
             _ => false,

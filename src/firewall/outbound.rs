@@ -1,6 +1,6 @@
 //! What a client sends.
 //!
-//! In: a frame from a vif. Out: the way it leaves by the uplink, or why it does not, and an answer if
+//! In: a frame from a vif. Out: the way it leaves by an uplink, or why it does not, and an answer if
 //! its sender deserves one. Never: belief in an address that is not the client's own, a frame to
 //! another client, or anything learnt from ARP.
 
@@ -9,11 +9,11 @@ use super::fragments::{Course, First};
 use super::policy::query;
 use super::{Firewall, Outcome, Reach, fits, is_martian};
 use core::net::IpAddr;
-use nat::{Direction, FlowId, NewFlow, Passage};
+use nat::{Direction, FlowId, NewFlow, Passage, Sender};
 use rules::{RejectKind, State};
 use wire::{
     Arp, ArpOperation, Dns, DropReason, IcmpError, IcmpErrorKind, IcmpQuery, Instant, Mac, Ndp,
-    Outbox, Packet, Tcp, TcpFlags, Translation, Transport, Tuple, Verdict, reply,
+    Outbox, Packet, Port, Tcp, TcpFlags, Translation, Transport, Tuple, Uplink, Verdict, reply,
 };
 
 /// The ends of a flow that is to be opened.
@@ -22,7 +22,8 @@ pub(super) struct Ends {
     pub(super) tuple: Tuple,
     /// The real destination, if it is not the one asked.
     pub(super) redirected: Option<IpAddr>,
-    /// Our address.
+    /// The uplink it leaves by, and our address there.
+    pub(super) by: Uplink,
     pub(super) external: IpAddr,
 }
 
@@ -85,10 +86,10 @@ impl Firewall {
         if is_martian(dst) {
             return Err(DropReason::MartianAddress.into());
         }
-        if self.is_ours(dst) {
-            return match (self.nat.statics().hairpin, self.own_addr(dst)) {
+        if let Some(by) = self.ours_on(dst) {
+            return match (self.nat.statics().hairpin, self.ways.own(by, dst)) {
                 (true, Some(external)) => {
-                    self.hairpin(now, from, packet, flow, dst == external, external, out)
+                    self.hairpin(now, from, packet, flow, (by, external), out)
                 }
                 _ => self.knocked(now, from, packet, out),
             };
@@ -96,7 +97,8 @@ impl Firewall {
         if self.links.is_a_clients(dst) {
             return self.dropped(now, from, packet, DropReason::ClientToClient);
         }
-        let (Some(uplink), Some(external)) = (self.links.uplink(), self.own_addr(dst)) else {
+        let by = self.way_out(now, from.port, packet, flow, dst);
+        let (Some(uplink), Some(external)) = (self.links.uplink(by), self.ways.own(by, dst)) else {
             self.reject(now, from, packet, RejectKind::NetUnreachable, out);
             return Err(DropReason::NoRoute.into());
         };
@@ -106,19 +108,19 @@ impl Firewall {
         }
         match (packet.transport, tuple) {
             (Transport::IcmpError(error), _) => {
-                self.error_from_client(now, from, uplink, packet, &error, out)
+                self.error_from_client(now, from, (by, uplink), packet, &error, out)
             }
             (Transport::Fragment(fragment), _) => {
-                self.later_from_client(now, from, uplink, packet, &fragment, out)
+                self.later_from_client(now, from, (by, uplink), packet, &fragment, out)
             }
             (_, None) => Err(DropReason::Untranslatable.into()),
             (_, Some(tuple)) => {
                 check_control(packet)?;
                 let datagram = self.may_begin(now, from.port, packet)?;
-                let (flow, passage) = match self.pass(now, from, packet, flow, out)? {
+                let (flow, passage) = match self.pass(now, from, by, packet, flow, out)? {
                     Some(passed) => passed,
                     None => {
-                        let ends = Ends { tuple, redirected, external };
+                        let ends = Ends { tuple, redirected, by, external };
                         self.open(now, from, packet, &ends, out)?
                     }
                 };
@@ -127,26 +129,64 @@ impl Firewall {
                     self.note_query(now, from.port, (passage.tuple.sport, id), packet);
                 }
                 if let Some(datagram) = datagram {
-                    let first = First { flow, owner: from.port, course: Course::Out, to: uplink };
+                    let course = Course::Out(by);
+                    let first = First { flow, owner: from.port, course, to: uplink };
                     self.begin(now, &datagram, &first, packet, out);
                 }
                 self.shorten(flow, Direction::Out, from.port);
                 let change = Translation { dns_id, ..passage.change };
-                self.emit_to_world(packet, uplink, change, Translation::NONE, out)
+                self.emit_to_world(packet, (by, uplink), change, Translation::NONE, out)
             }
         }
     }
 
-    /// Takes a packet through its flow, if it has one and the rules still allow it.
+    /// The uplink that a packet of a client to `dst` leaves by: where its flow came in if the world
+    /// opened that, and otherwise where routes lead.
+    #[inline]
+    fn way_out(
+        &self,
+        now: Instant,
+        from: Port,
+        packet: &Packet<'_>,
+        flow: Option<FlowId>,
+        dst: IpAddr,
+    ) -> Uplink {
+        let came_by =
+            if self.ways.are_several() { self.came_by(now, from, packet, flow) } else { None };
+        came_by.unwrap_or_else(|| self.ways.to(dst))
+    }
+
+    fn came_by(
+        &self,
+        now: Instant,
+        from: Port,
+        packet: &Packet<'_>,
+        flow: Option<FlowId>,
+    ) -> Option<Uplink> {
+        let flow = flow.or_else(|| match packet.transport {
+            Transport::IcmpError(error) => self.nat.quoted(now, Sender::Client, &error.quote),
+            Transport::Fragment(fragment) => self.flow_of_later(now, from, packet, &fragment),
+            _ => None,
+        });
+        self.nat.came_by(flow?)
+    }
+
+    /// Takes a packet through its flow, if it has one and the rules still allow it. One that leaves by
+    /// another uplink than packets do now is over: who is behind that does not know it.
     pub(super) fn pass(
         &mut self,
         now: Instant,
         from: Reach,
+        by: Uplink,
         packet: &Packet<'_>,
         flow: Option<FlowId>,
         out: &mut Outbox<'_>,
     ) -> Result<Option<(FlowId, Passage)>, Verdict> {
         let Some(flow) = flow else { return Ok(None) };
+        if self.nat.uplink(flow) != Some(by) {
+            self.nat.close(now, flow);
+            return Ok(None);
+        }
         if let Err(ruling) = self.renew(now, from.port, flow, packet) {
             return self.refused(now, from, packet, &ruling, out);
         }
@@ -168,10 +208,10 @@ impl Firewall {
         ends: &Ends,
         out: &mut Outbox<'_>,
     ) -> Result<(FlowId, Passage), Verdict> {
-        let Ends { tuple, redirected, external } = *ends;
+        let Ends { tuple, redirected, by, external } = *ends;
         self.check_opener(now, from, packet, out)?;
         let real = Tuple { dst: redirected.unwrap_or(tuple.dst), ..tuple };
-        let query = query(&real, &packet.transport);
+        let query = query(by, &real, &packet.transport);
         let ruling = self.rule(now, packet, State::New, from.port, &query);
         if ruling.refused.is_some() {
             self.log_flow(now, from.port, &query, &ruling, ruling.refused);
@@ -181,6 +221,7 @@ impl Firewall {
             client: from.port,
             tuple,
             transport: &packet.transport,
+            uplink: by,
             external,
             redirected: redirected.map(|real| (real, tuple.dport)),
             epoch: self.epochs.of(from.port),
@@ -262,18 +303,19 @@ impl Firewall {
         &self,
         now: Instant,
         from: Reach,
-        uplink: Reach,
+        (by, uplink): (Uplink, Reach),
         packet: &Packet<'_>,
         error: &IcmpError,
         out: &mut Outbox<'_>,
     ) -> Outcome {
-        self.believe(now, Direction::Out, packet, error)?;
-        let passage = self.nat.icmp_error(now, Direction::Out, packet.src, &error.quote)?;
+        self.believe(now, Sender::Client, packet, error)?;
+        let passage = self.nat.icmp_error(now, Sender::Client, packet.src, &error.quote)?;
         // Only about its own flows, and only to whom it got the quoted packet from.
-        if passage.client != from.port || error.quote.tuple.src != packet.dst {
+        let is_its = passage.client == from.port && passage.uplink == by;
+        if !is_its || error.quote.tuple.src != packet.dst {
             return Err(DropReason::UnrelatedIcmp.into());
         }
-        self.emit_to_world(packet, uplink, passage.outer, passage.quoted, out)
+        self.emit_to_world(packet, (by, uplink), passage.outer, passage.quoted, out)
     }
 
     /// Every address but the client's own is behind us, as with ARP. What asks from the unspecified

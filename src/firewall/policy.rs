@@ -5,7 +5,7 @@
 
 use super::admit::Ruling;
 use super::limit::Rates;
-use super::{Event, Firewall, LogLevel};
+use super::{Event, Firewall, LogLevel, Side};
 use core::net::IpAddr;
 use nat::{Direction, FlowId};
 use rules::{Header, Policy, Query, State, Uplink, Zone};
@@ -60,11 +60,11 @@ impl Firewall {
         let (query, ruling) = match facts.opened {
             Direction::Out => {
                 let tuple = Tuple { dst: facts.sent.dst, dport: facts.sent.dport, ..facts.asked };
-                let query = query(&tuple, &packet.transport);
+                let query = query(facts.uplink, &tuple, &packet.transport);
                 (query, self.rule(now, packet, State::Established, facts.client, &query))
             }
             Direction::In => {
-                let query = inbound_query(&facts.asked.reversed(), &packet.transport);
+                let query = inbound_query(facts.uplink, &facts.asked.reversed(), &packet.transport);
                 let lets_in = self.nat.still_lets_in(&facts);
                 (
                     query,
@@ -136,8 +136,10 @@ impl Firewall {
         packet: &Packet<'_>,
         reason: DropReason,
     ) {
-        let is_uplinks = self.links.uplink().is_some_and(|reach| reach.port == from);
-        let zone = if is_uplinks { Zone::Uplink(Uplink::FIRST) } else { Zone::Clients };
+        let zone = match self.links.side(from) {
+            Some(Side::Uplink(uplink, _)) => Zone::Uplink(uplink),
+            Some(Side::Client(_)) | None => Zone::Clients,
+        };
         let event = Event::Dropped { from: zone, src: packet.src, dst: packet.dst, reason };
         self.syslog.note(now, event, true, false);
         if self.level != LogLevel::None {
@@ -154,13 +156,13 @@ impl Firewall {
     }
 }
 
-/// The question to the rules about a flow from the world to a client.
-pub(super) fn inbound_query(tuple: &Tuple, carried: &Transport) -> Query {
-    Query { from: Zone::Uplink(Uplink::FIRST), to: Zone::Clients, ..query(tuple, carried) }
+/// The question to the rules about a flow from behind `uplink` to a client.
+pub(super) fn inbound_query(uplink: Uplink, tuple: &Tuple, carried: &Transport) -> Query {
+    Query { from: Zone::Uplink(uplink), to: Zone::Clients, ..query(uplink, tuple, carried) }
 }
 
-/// The question to the rules about a flow from a client to the world.
-pub(super) fn query(tuple: &Tuple, carried: &Transport) -> Query {
+/// The question to the rules about a flow from a client to the world behind `uplink`.
+pub(super) fn query(uplink: Uplink, tuple: &Tuple, carried: &Transport) -> Query {
     let (sport, dport) = (tuple.sport, tuple.dport);
     let icmp = |echo| match carried {
         Transport::IcmpQuery(query) if query.kind == QueryKind::Timestamp => 13,
@@ -173,6 +175,6 @@ pub(super) fn query(tuple: &Tuple, carried: &Transport) -> Query {
         Proto::Icmpv6 => rules::Transport::Icmp { kind: 128, code: 0 },
     };
     let (src, dst) = (tuple.src, tuple.dst);
-    let (from, to, header) = (Zone::Clients, Zone::Uplink(Uplink::FIRST), Header::PLAIN);
+    let (from, to, header) = (Zone::Clients, Zone::Uplink(uplink), Header::PLAIN);
     Query { from, to, src, dst, transport, header }
 }

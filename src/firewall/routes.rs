@@ -1,66 +1,56 @@
-//! Networks behind other next hops of the uplink than the gateway.
+//! Networks behind further uplinks, or behind other next hops than an uplink's gateway.
 //!
-//! In: routes, and what ARP and neighbour discovery tell. Out: the next hop for an address. Never: a
-//! look at an address while there are no routes.
+//! In: routes, and what ARP and neighbour discovery tell. Out: the uplink and the next hop for an address.
+//! Never: two answers: the longest prefix counts.
 
 use super::hop::{Hop, NextHop};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use rules::Route;
-use wire::{Instant, Mac};
+use wire::{Instant, Mac, Uplink};
 
-/// Routes, the longest prefix first, each with its next hop.
+/// Routes, the longest prefix first, each with its next hop if that is not the gateway.
 #[derive(Debug, Default)]
 pub(super) struct Routes(Vec<(Route, Option<Hop>)>);
 
 impl Routes {
     /// Puts new routes in place of the old.
-    pub(super) fn set(&mut self, now: Instant, routes: &[Route], is_up: bool) {
+    pub(super) fn set(&mut self, now: Instant, routes: &[Route], is_up: impl Fn(Uplink) -> bool) {
         let hop = |route: &Route| (*route, route.via.map(|via| Hop::new(NextHop::Ask(via))));
         self.0 = routes.iter().map(hop).collect();
         self.0.sort_by_key(|(route, _)| core::cmp::Reverse(route.prefix));
-        if is_up {
-            self.start(now);
+        for (route, hop) in &mut self.0 {
+            hop.iter_mut().filter(|_| is_up(route.uplink)).for_each(|hop| hop.start(now));
         }
     }
 
-    /// The uplink came up.
-    pub(super) fn start(&mut self, now: Instant) {
-        self.hops().for_each(|hop| hop.start(now));
+    /// The next hops on `uplink`.
+    pub(super) fn of(&mut self, uplink: Uplink) -> impl Iterator<Item = &mut Hop> {
+        let of = self.0.iter_mut().filter(move |(route, _)| route.uplink == uplink);
+        of.filter_map(|(_, hop)| hop.as_mut())
     }
 
-    /// The uplink went away.
-    pub(super) fn stop(&mut self) {
-        self.hops().for_each(Hop::stop);
-    }
-
-    /// Whether all packets go to the gateway.
+    /// Whether all packets go to the gateway of the first uplink.
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Where packets to `addr` go, if not to the gateway.
-    pub(super) fn to(&self, addr: IpAddr) -> Option<Mac> {
-        let (_, hop) = self.0.iter().find(|(route, _)| route.leads_to(addr))?;
+    /// The uplink by which packets to `addr` leave.
+    pub(super) fn uplink_to(&self, addr: IpAddr) -> Uplink {
+        let leading = self.0.iter().find(|(route, _)| route.leads_to(addr));
+        leading.map_or(Uplink::FIRST, |(route, _)| route.uplink)
+    }
+
+    /// Where packets to `addr` go that leave by `uplink`, if not to its gateway.
+    pub(super) fn hop(&self, uplink: Uplink, addr: IpAddr) -> Option<Mac> {
+        let leads = |(route, _): &&(Route, _)| route.uplink == uplink && route.leads_to(addr);
+        let (_, hop) = self.0.iter().find(leads)?;
         hop.as_ref().map(Hop::mac)
     }
 
-    fn hops(&mut self) -> impl Iterator<Item = &mut Hop> {
-        self.0.iter_mut().filter_map(|(_, hop)| hop.as_mut())
-    }
-
-    /// Somebody says that `ip` is at `mac`. Whether that is news.
-    pub(super) fn tell(&mut self, now: Instant, ip: IpAddr, mac: Mac) -> bool {
-        let mut news = false;
-        for hop in self.hops() {
-            news |= hop.tell(now, ip, mac);
-        }
-        news
-    }
-
-    /// Somebody to be asked for now. To be called until there is none.
-    pub(super) fn ask(&mut self, now: Instant) -> Option<IpAddr> {
-        self.hops().find_map(|hop| hop.ask(now))
+    /// Somebody to be asked for now, and on which uplink. To be called until there is nobody.
+    pub(super) fn ask(&mut self, now: Instant) -> Option<(Uplink, IpAddr)> {
+        self.0.iter_mut().find_map(|(route, hop)| Some((route.uplink, hop.as_mut()?.ask(now)?)))
     }
 
     /// When to ask next.

@@ -27,19 +27,24 @@ impl Firewall {
         let services = self.policy.as_ref().map_or(&none, |policy| &policy.parts().services);
         let _ = self.nat.set_timeouts(timeouts(self.timeouts, services));
         self.nat.set_flows_per_client(services.flows_per_client);
-        self.routes.set(now, &services.routes, self.links.uplink().is_some());
+        let links = &self.links;
+        self.ways.set_routes(now, &services.routes, |uplink| links.uplink(uplink).is_some());
         self.syslog = Syslog::new(now, services.syslog);
     }
 
     /// The lists of the translator.
     fn written(&self, services: &Services) -> Statics {
         let mut names = BTreeSet::new();
+        // What is our own address on an uplink is not answered for on another.
+        let may_be = |uplink, external| self.ways.owner(external).is_none_or(|own| own == uplink);
         let forwards = services.forwards.iter().filter_map(|forward| {
             let (own, _) = forward.to.first()?;
-            let external = forward.at.or_else(|| self.own_addr(*own))?;
-            let from = remotes(forward, external)?;
+            let uplink = forward.uplink;
+            let external = forward.at.or_else(|| self.ways.own(uplink, *own))?;
+            let from = remotes(forward, external).filter(|_| may_be(uplink, external))?;
             let (proto, port) = (proto(forward.proto), forward.port);
             names.insert((proto, external, port)).then(|| Forward {
+                uplink,
                 proto,
                 external,
                 port,
@@ -49,20 +54,23 @@ impl Firewall {
             })
         });
         let forwards = forwards.collect();
-        let sources = services.sources.iter().filter(|source| {
+        let sources = services.sources.iter().filter(|s| may_be(s.uplink, s.external));
+        let sources = sources.filter(|source| {
             let fixed = source.socket.zip(source.port);
             fixed.is_none_or(|((of, _), port)| names.insert((proto(of), source.external, port)))
         });
         let sources = sources.map(|source| Source {
+            uplink: source.uplink,
             inside: source.inside,
             socket: source.socket.map(|(of, port)| (proto(of), port)),
             external: source.external,
             port: source.port,
         });
+        let one_to_one = services.one_to_one.iter().filter(|p| may_be(p.uplink, p.external));
         Statics {
             forwards,
             sources: sources.collect(),
-            one_to_one: services.one_to_one.clone(),
+            one_to_one: one_to_one.copied().collect(),
             hairpin: services.hairpin,
         }
     }

@@ -6,16 +6,17 @@
 
 use super::{Firewall, Reach, Seen, Side};
 use nat::{Direction, FlowId, Second};
-use wire::{Emit, End, Frame, Instant, Mac, Onward, Outbox, Port};
+use wire::{Emit, End, Frame, Instant, Mac, Onward, Outbox, Port, Uplink};
 
 /// What is the same for all frames of a batch, as long as none of them goes the long way.
 #[derive(Clone, Copy)]
 pub(super) struct Circumstances {
     now: Second,
     epoch: u32,
+    /// The first uplink. What leaves by others costs a little more.
     uplink: Option<Reach>,
-    /// The next hop of IPv4, and of IPv6.
-    hops: [Mac; 2],
+    /// The gateway of IPv4 on it, and of IPv6.
+    gateways: [Mac; 2],
 }
 
 impl Firewall {
@@ -23,8 +24,8 @@ impl Firewall {
         Circumstances {
             now: self.nat.moment(now),
             epoch: self.epochs.last(),
-            uplink: self.links.uplink(),
-            hops: [self.hop4.mac(), self.hop6.mac()],
+            uplink: self.links.uplink(Uplink::FIRST),
+            gateways: [false, true].map(|v6| self.ways.gateway(Uplink::FIRST, v6)),
         }
     }
 
@@ -50,20 +51,19 @@ impl Firewall {
         let (to, end, eth_dst, eth_src, cut) = match seen.side? {
             Side::Client(from) => {
                 let cut = self.nat.shortcut(here.now, flow, Direction::Out, here.epoch)?;
-                let uplink = here.uplink?;
                 if dst != Mac::BACKEND || cut.client != from.port {
                     return None;
                 }
                 let v6 = plain.key.kind.is_ipv6();
-                let [hop4, hop6] = here.hops;
-                let gateway = if v6 { hop6 } else { hop4 };
-                let hop = match self.routes.is_empty() {
-                    true => gateway,
-                    false => self.routes.to(plain.key.dst.ip(v6)).unwrap_or(gateway),
+                let [gateway4, gateway6] = here.gateways;
+                let (uplink, hop) = match (cut.uplink, self.ways.has_no_routes()) {
+                    (Uplink::FIRST, true) => (here.uplink?, if v6 { gateway6 } else { gateway4 }),
+                    (by, _) => (self.links.uplink(by)?, self.ways.hop(by, plain.key.dst.ip(v6))),
                 };
                 (uplink, End::Source, hop, uplink.mac, cut)
             }
-            Side::Uplink(uplink) => {
+            // Flows of other uplinks are not found.
+            Side::Uplink(_, uplink) => {
                 let cut = self.nat.shortcut(here.now, flow, Direction::In, here.epoch)?;
                 let client = self.links.client(cut.client)?;
                 if dst != uplink.mac {

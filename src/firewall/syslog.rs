@@ -1,17 +1,17 @@
 //! The log, sent to whoever the policy names (RFC 5424 over UDP, RFC 5426).
 //!
-//! In: what is worth a line. Out: one datagram for each, from our own address on the uplink. Never: a
+//! In: what is worth a line. Out: one datagram for each, from our own address on the uplink it leaves by. Never: a
 //! wait, or more lines than the receiver is to get in a second: the rest is counted, and told.
 
 use super::limit::Bucket;
 use super::log::Line;
-use super::{Event, Firewall, Log, Reach};
+use super::{Event, Firewall, Log};
 use alloc::collections::VecDeque;
 use core::fmt::{self, Write as _};
 use core::net::IpAddr;
 use rules::{Policy, Severity};
 use wire::reply::{Link, datagram};
-use wire::{DropReason, Instant, Outbox};
+use wire::{DropReason, Instant, Outbox, Port};
 
 /// Most lines that wait to be sent.
 const WAITING: usize = 128;
@@ -72,23 +72,24 @@ impl Firewall {
     }
 
     /// Where lines that wait go, and from which address of ours.
-    fn syslog_way(&self) -> Option<(rules::Syslog, Reach, IpAddr)> {
+    fn syslog_way(&self) -> Option<(rules::Syslog, Port, Link, IpAddr)> {
         let to = self.syslog.to.filter(|_| !self.syslog.lines.is_empty())?;
-        Some((to, self.links.uplink()?, self.own_addr(to.to)?))
+        let uplink = self.ways.to(to.to);
+        let link = Link { dst: self.ways.hop(uplink, to.to), src: self.links.uplink(uplink)?.mac };
+        Some((to, self.links.uplink(uplink)?.port, link, self.ways.own(uplink, to.to)?))
     }
 
     /// Sends lines that wait, as far as there is room. Without an uplink, or an address of the
     /// receiver's family, they wait.
     pub(super) fn send_syslog(&mut self, now: Instant, out: &mut Outbox<'_>) {
-        let Some((to, uplink, us)) = self.syslog_way() else { return };
-        let link = Link { dst: self.hop_to(to.to), src: uplink.mac };
+        let Some((to, port, link, us)) = self.syslog_way() else { return };
         for _ in 0..AT_ONCE {
             let Some(log) = self.syslog.next(now) else { return };
             let policy = self.policy.as_ref().map_or("", Policy::name);
             let text = Text::of(us, Line { log, policy });
             let ends = ((us, SOURCE_PORT), (to.to, to.port));
             let write = |place: &mut _| datagram(link, ends.0, ends.1, text.bytes(), place);
-            if out.reply(uplink.port, write).is_err() {
+            if out.reply(port, write).is_err() {
                 self.syslog.lines.push_front(log);
                 return;
             }

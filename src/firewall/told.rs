@@ -4,24 +4,18 @@
 //! they were made of is still so. Never: asks a flow again when nothing has changed.
 
 use super::hop::{Hop, NextHop};
-use super::{Alias, Firewall};
+use super::{Alias, Firewall, Site};
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 use rules::DnsRedirect;
 use rules::qubes::{Tree, TreeError, Trees};
-use wire::{Instant, Port};
+use wire::{Instant, Port, Uplink};
 
-/// Where the firewall stands between its networks.
+/// Where the firewall stands between its networks, of which the world is that of the first uplink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Our IPv4 address: all flows leave from it. Without it, no IPv4.
-    pub addr4: Option<Ipv4Addr>,
-    /// The same for IPv6.
-    pub addr6: Option<Ipv6Addr>,
-    /// Where IPv4 leaves to.
-    pub next_hop4: NextHop,
-    /// Where IPv6 leaves to.
-    pub next_hop6: NextHop,
+    /// What we are on the first uplink.
+    pub site: Site,
     /// Resolvers that are really somewhere else. If given, that of the policy does not count.
     pub dns: Option<DnsRedirect>,
     /// What `specialtarget=dns` means in a VM's own rules.
@@ -35,16 +29,13 @@ pub struct Network {
 impl Firewall {
     /// Takes another network. Flows that left from an address that is no longer ours are over.
     pub fn set_network(&mut self, now: Instant, network: Network) {
-        let Network { addr4, addr6, next_hop4, next_hop6, dns, resolvers, clients, aliases } =
-            network;
-        if (self.addr4, self.addr6) != (addr4, addr6) {
-            (self.addr4, self.addr6) = (addr4, addr6);
-            self.nat.flush(now);
+        let Network { site, dns, resolvers, clients, aliases } = network;
+        let is_up = self.links.uplink(Uplink::FIRST).is_some();
+        if self.ways.set_site(now, Uplink::FIRST, site, is_up) {
+            self.nat.flush_uplink(now, Uplink::FIRST);
             self.ask_for_names_anew(now);
             self.take_services(now);
         }
-        self.hop4.change(now, next_hop4, self.links.uplink().is_some());
-        self.hop6.change(now, next_hop6, self.links.uplink().is_some());
         if self.own.set_resolvers(&resolvers) || self.dns != dns {
             self.dns = dns;
             self.take_resolvers(now);
@@ -93,7 +84,7 @@ impl Firewall {
 
 impl Hop {
     /// Takes another next hop, which is asked for if there is an uplink.
-    fn change(&mut self, now: Instant, how: NextHop, uplink: bool) {
+    pub(super) fn change(&mut self, now: Instant, how: NextHop, uplink: bool) {
         if self.how() == how {
             return;
         }

@@ -8,7 +8,7 @@ use crate::world::{
     from_world, ip, personal, us, us6, web, web6, work, work6,
 };
 use std::net::{IpAddr, Ipv4Addr};
-use tidegate::firewall::{Alias, DnsRedirect, Network, NextHop};
+use tidegate::firewall::{Alias, DnsRedirect, Network, Site};
 use wire::{
     Arp, ArpOperation, DropReason, IcmpErrorKind, Mac, Parsed, TcpFlags, Transport, Verdict, parse,
 };
@@ -34,10 +34,7 @@ fn alias(addr: IpAddr, visible: IpAddr) -> Alias {
 fn network(aliases: &[Alias]) -> Network {
     let IpAddr::V6(addr6) = us6() else { panic!() };
     Network {
-        addr4: Some(v4(us())),
-        addr6: Some(addr6),
-        next_hop4: NextHop::Static(Mac::BACKEND),
-        next_hop6: NextHop::Static(Mac::BACKEND),
+        site: Site { addr4: Some(v4(us())), addr6: Some(addr6), ..Site::default() },
         dns: None,
         resolvers: vec![],
         clients: vec![],

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use tidegate::firewall::NextHop;
 use wire::{
     Arp, DropReason, IcmpErrorKind, Instant, Mac, Ndp, Parsed, REPLY_MAX, TcpFlags, Transport,
-    parse, reply,
+    Uplink, parse, reply,
 };
 
 const GATEWAY_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x99]);
@@ -157,7 +157,9 @@ fn a_client_that_asks_too_much_is_answered_no_more() {
 fn the_gateway_is_asked_for_and_until_it_answers_the_backend_is_the_next_hop() {
     let gateway = ip("10.138.0.1");
     let next_hop4 = NextHop::Ask(gateway);
-    let mut world = World::new(tidegate::firewall::Config { next_hop4, ..config(OPEN) });
+    let mut config = config(OPEN);
+    config.sites[Uplink::FIRST].next_hop4 = next_hop4;
+    let mut world = World::new(config);
     let out = from_work(Spec::udp((work(), 1), (web(), 2)));
     let next_hop = |world: &mut World| packet(&world.send(WORK, &out).emitted(UPLINK)).eth_dst;
     let [(UPLINK, asked)] = &world.tick()[..] else { panic!() };
@@ -180,7 +182,9 @@ fn the_gateway_is_asked_for_and_until_it_answers_the_backend_is_the_next_hop() {
 fn an_ipv6_gateway_is_asked_for_too() {
     let gateway = ip("fe80::1");
     let next_hop6 = NextHop::Ask(gateway);
-    let mut world = World::new(tidegate::firewall::Config { next_hop6, ..config(OPEN) });
+    let mut config = config(OPEN);
+    config.sites[Uplink::FIRST].next_hop6 = next_hop6;
+    let mut world = World::new(config);
     let [(UPLINK, asked)] = &world.tick()[..] else { panic!() };
     let IpAddr::V6(target) = gateway else { panic!() };
     assert_eq!(packet(asked).transport, Transport::Ndp(Ndp::Solicit { target }));

@@ -8,7 +8,7 @@ use crate::world::{
 use nat::{Forward, Statics};
 use rules::{Policy, Zone};
 use tidegate::firewall::Config;
-use wire::{DropReason, Mac, Proto, TcpFlags, Transport, Verdict};
+use wire::{DropReason, Mac, Proto, TcpFlags, Transport, Uplink, Verdict};
 
 fn from_personal(spec: Spec) -> Vec<u8> {
     spec.macs(Mac::BACKEND, PERSONAL_MAC).frame()
@@ -145,6 +145,7 @@ fn n08_a_client_reaches_a_forward_of_another_if_rules_let_them_meet() {
     for between in [true, false] {
         let mut world = meeting(between);
         let forward = Forward {
+            uplink: Uplink::FIRST,
             proto: Proto::Tcp,
             external: us(),
             port: 8022,

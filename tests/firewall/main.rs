@@ -23,3 +23,4 @@ mod statics;
 mod vocabulary;
 mod words;
 mod world;
+mod zones;

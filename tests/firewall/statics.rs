@@ -14,7 +14,7 @@ use wire::{DropReason, Mac, Port, Proto, TcpFlags, Verdict};
 
 fn forward(port: u16, to: &[(IpAddr, u16)]) -> Forward {
     let (proto, external, balance) = (Proto::Tcp, us(), Balance::RoundRobin);
-    Forward { proto, external, port, from: vec![], to: to.to_vec(), balance }
+    Forward { uplink: Uplink::FIRST, proto, external, port, from: vec![], to: to.to_vec(), balance }
 }
 
 fn with(statics: Statics) -> World {
@@ -158,13 +158,26 @@ fn n02_an_address_for_one_client_keeps_all_ports_both_ways() {
 fn n02_a_socket_leaves_under_the_name_that_is_written() {
     let sources = vec![
         Source {
+            uplink: Uplink::FIRST,
             inside: work(),
             socket: Some((Proto::Udp, 5060)),
             external: us(),
             port: Some(5060),
         },
-        Source { inside: work(), socket: None, external: ip("10.138.1.78"), port: None },
-        Source { inside: work6(), socket: None, external: us6(), port: None },
+        Source {
+            uplink: Uplink::FIRST,
+            inside: work(),
+            socket: None,
+            external: ip("10.138.1.78"),
+            port: None,
+        },
+        Source {
+            uplink: Uplink::FIRST,
+            inside: work6(),
+            socket: None,
+            external: us6(),
+            port: None,
+        },
     ];
     let mut world = with(Statics { sources, ..Statics::default() });
     let sent = |world: &mut World, from, to| {
@@ -207,7 +220,13 @@ fn lists_that_contradict_themselves_change_nothing() {
     let mut world = World::new(config(OPEN));
     let twice = vec![forward(80, &[(work(), 1)]), forward(80, &[(work(), 2)])];
     let pair = |inside, external| OneToOne { uplink: Uplink::FIRST, inside, external };
-    let fixed = Source { inside: work(), socket: None, external: us(), port: Some(9) };
+    let fixed = Source {
+        uplink: Uplink::FIRST,
+        inside: work(),
+        socket: None,
+        external: us(),
+        port: Some(9),
+    };
     for bad in [
         Statics { forwards: twice, ..Statics::default() },
         Statics { forwards: vec![forward(80, &[])], ..Statics::default() },

@@ -3,7 +3,7 @@
 use crate::common::{Spec, assert_sound};
 use std::net::IpAddr;
 use std::time::Duration;
-use tidegate::firewall::{Budget, Config, Firewall, Link};
+use tidegate::firewall::{Budget, Config, Firewall, Link, Site};
 use wire::{
     Csum, DropReason, Emit, Frame, HEAD_MAX, Instant, Mac, Offload, Outbox, Port, REPLY_MAX,
     Verdict,
@@ -66,7 +66,8 @@ pub fn config_of(text: &str) -> Config {
         Err(mistakes) => panic!("{mistakes:?}"),
     };
     let (IpAddr::V4(addr4), IpAddr::V6(addr6)) = (us(), us6()) else { panic!() };
-    Config { addr4: Some(addr4), addr6: Some(addr6), policy: Some(policy), ..Config::default() }
+    let site = Site { addr4: Some(addr4), addr6: Some(addr6), ..Site::default() };
+    Config { sites: site.into(), policy: Some(policy), ..Config::default() }
 }
 
 pub struct World {
@@ -138,7 +139,9 @@ impl World {
 
     /// An uplink that leads to this network.
     pub fn uplink_to(&mut self, network: u16, mtu: u16) {
-        self.firewall.port_up(self.now, UPLINK, Link::Uplink { mac: UPLINK_MAC, mtu, network });
+        let uplink = wire::Uplink::FIRST;
+        let link = Link::Uplink { uplink, mac: UPLINK_MAC, mtu, network };
+        self.firewall.port_up(self.now, UPLINK, link);
     }
 
     /// Sends one frame, as the appliance would: its head first, all of it if that is asked for.

@@ -11,19 +11,35 @@ use rules::{Policy, RuleId};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
-use tidegate::config::Settings;
+use tidegate::config::{Addresses, Settings};
 use tidegate::firewall::{Budget, ConfigError, Firewall, Link};
 use wire::{
     Csum, DropReason, Emit, Frame, HEAD_MAX, Instant, Mac, Offload, Outbox, Packet, Parsed, Port,
-    REPLY_MAX, Rewrite, Translation, Tuple, Verdict, WHOLE_MAX, parse,
+    REPLY_MAX, Rewrite, Translation, Tuple, Uplink, Verdict, WHOLE_MAX, parse,
 };
 
-/// The addresses that stand for the firewall's own (RFC 5737, RFC 3849).
-pub(crate) const OWN4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// Likewise.
-pub(crate) const OWN6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+/// The address that stands for the firewall's own on `uplink` (RFC 5737).
+const fn own4(uplink: Uplink) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, uplink.number().saturating_add(2))
+}
+
+/// Likewise (RFC 3849).
+const fn own6(uplink: Uplink) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, uplink.number().saturating_add(2) as u16)
+}
+
+/// The address that stands for the firewall's own on `uplink`, of the family of `other`.
+pub(crate) const fn own(uplink: Uplink, other: IpAddr) -> IpAddr {
+    match other {
+        IpAddr::V4(_) => IpAddr::V4(own4(uplink)),
+        IpAddr::V6(_) => IpAddr::V6(own6(uplink)),
+    }
+}
+
 /// Memory for connections.
 const BUDGET: Budget = Budget { bytes: 64 << 20 };
+/// The slot of the first client, behind those of the uplinks.
+const CLIENTS: u16 = Uplink::COUNT as u16;
 const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 /// A firewall that was not asked for longer takes it that its domain was paused.
 const STEP: Duration = Duration::from_secs(5);
@@ -76,7 +92,7 @@ impl Client {
     }
 }
 
-/// A firewall with an uplink and some clients.
+/// A firewall with all its uplinks and some clients.
 pub(crate) struct Engine {
     firewall: Firewall,
     now: Instant,
@@ -84,7 +100,6 @@ pub(crate) struct Engine {
     last: Duration,
     /// The addresses of clients, with the ports and interfaces they are on.
     clients: HashMap<IpAddr, (Port, Mac)>,
-    uplink: Port,
     /// What the world knows the firewall and clients by.
     names: HashSet<IpAddr>,
     /// For answers as a client sees them: as the server sent them, and the id of the DNS message then.
@@ -96,38 +111,55 @@ pub(crate) struct Engine {
 impl Engine {
     /// A firewall with this policy and these clients.
     pub(crate) fn new(policy: &Policy, clients: &[Client]) -> Result<Self, ConfigError> {
-        let own = Settings { addr4: Some(OWN4), addr6: Some(OWN6), ..Settings::default() };
-        let config = own.firewall(Some(policy.clone()));
+        let uplinks = Settings::default().uplinks.map(|uplink, none| Addresses {
+            addr4: Some(own4(uplink)),
+            addr6: Some(own6(uplink)),
+            ..none
+        });
+        let config = Settings { uplinks, ..Settings::default() }.firewall(Some(policy.clone()));
         let mut firewall = Firewall::new(config, BUDGET, [7; 32])?;
-        let (uplink, mtu, now) = (Port::new(0, 0), u16::MAX, Instant::ZERO);
-        firewall.port_up(now, uplink, Link::Uplink { mac: OUR_MAC, mtu, network: 0 });
+        let (mtu, now) = (u16::MAX, Instant::ZERO);
+        for uplink in Uplink::ALL {
+            let link = Link::Uplink { uplink, mac: OUR_MAC, mtu, network: 0 };
+            firewall.port_up(now, port_of(uplink), link);
+        }
         let mut known = HashMap::new();
-        for (Client { addrs, mac }, slot) in clients.iter().cloned().zip(1..) {
+        for (Client { addrs, mac }, slot) in clients.iter().cloned().zip(CLIENTS..) {
             let port = Port::new(slot, 0);
             known.extend(addrs.iter().map(|addr| (*addr, (port, mac))));
             firewall.port_up(now, port, Link::Client { mac, addrs, mtu });
         }
         let counts = vec![0; policy.rule_ids().count()];
         let (last, names, back) = (Duration::ZERO, names(policy), HashMap::new());
-        Ok(Self { firewall, now, last, clients: known, uplink, names, back, counts })
+        Ok(Self { firewall, now, last, clients: known, names, back, counts })
     }
 
-    /// Puts an IP packet of `len` bytes, of which these were captured, to the firewall.
-    pub(crate) fn offer(&mut self, policy: &Policy, at: Duration, ip: &[u8], len: usize) -> Fate {
+    /// Puts an IP packet of `len` bytes, of which these were captured, to the firewall. If it comes from
+    /// outside, by that uplink, or by the one where whoever sent it and whom it is for are at home.
+    pub(crate) fn offer(
+        &mut self,
+        policy: &Policy,
+        (at, by): (Duration, Option<Uplink>),
+        ip: &[u8],
+        len: usize,
+    ) -> Fate {
         self.wait(at);
         let fate = |tuple, kind| Fate { tuple, kind, rule: None, left: None };
         let Some((src, dst)) = addresses(ip) else { return fate(None, Kind::Foreign) };
-        let (from, mut frame) = match self.clients.get(&src) {
-            Some((port, mac)) => (*port, framed(ip, Mac::BACKEND, *mac)),
+        let client = self.clients.get(&src).copied();
+        let (mut from, mut frame) = match client {
+            Some((port, mac)) => (port, framed(ip, Mac::BACKEND, mac)),
             None if self.clients.contains_key(&dst) || self.names.contains(&dst) => {
-                (self.uplink, framed(ip, OUR_MAC, Mac::BACKEND))
+                let by = by.unwrap_or_else(|| home(policy, (src, dst)));
+                (port_of(by), framed(ip, OUR_MAC, Mac::BACKEND))
             }
             None => return fate(None, Kind::Foreign),
         };
         let len = len.saturating_add(ETHERNET);
         let tuple = look(&frame, len).and_then(|packet| packet.tuple());
-        let answer = tuple.and_then(|tuple| self.back.get(&tuple)).filter(|_| from == self.uplink);
-        if let Some(told) = answer.and_then(|answer| sent(&frame, len, *answer)) {
+        let answer = tuple.and_then(|tuple| self.back.get(&tuple)).filter(|_| client.is_none());
+        if let Some((answer, told)) = answer.and_then(|a| Some((a, sent(&frame, len, *a)?))) {
+            from = port_of(policy.parts().services.uplink_to(answer.0.src));
             frame = told;
         }
         let (verdict, head) = self.ask(from, &frame, len);
@@ -145,7 +177,7 @@ impl Engine {
             _ => None,
         };
         if let (Some(tuple), Some((left, id))) = (tuple, left)
-            && from != self.uplink
+            && client.is_some()
         {
             self.back.insert(tuple.reversed(), (left.reversed(), id));
         }
@@ -202,7 +234,19 @@ fn names(policy: &Policy) -> HashSet<IpAddr> {
     let forwards = services.forwards.iter().filter_map(|forward| forward.at);
     let sources = services.sources.iter().map(|source| source.external);
     let pairs = services.one_to_one.iter().map(|pair| pair.external);
-    forwards.chain(sources).chain(pairs).chain([OWN4.into(), OWN6.into()]).collect()
+    let own = Uplink::ALL.into_iter().flat_map(|at| [own4(at).into(), own6(at).into()]);
+    forwards.chain(sources).chain(pairs).chain(own).collect()
+}
+
+/// The uplink that a packet comes by: that of the name it is sent to, or else that of its sender.
+fn home(policy: &Policy, (src, dst): (IpAddr, IpAddr)) -> Uplink {
+    let services = &policy.parts().services;
+    let ours = Uplink::ALL.into_iter().find(|uplink| own(*uplink, dst) == dst);
+    ours.or(services.uplink_of(dst)).unwrap_or_else(|| services.uplink_to(src))
+}
+
+const fn port_of(uplink: Uplink) -> Port {
+    Port::new(uplink.number() as u16, 0)
 }
 
 /// How a frame left that was let through, and the id of the DNS message in it.

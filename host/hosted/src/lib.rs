@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tap::Tap;
 use tidegate::firewall::{Budget, Config, Firewall, Link};
-use wire::{DropReason, Instant, Mac};
+use wire::{DropReason, Instant, Mac, Uplink};
 
 /// Memory for connections.
 const BUDGET: Budget = Budget { bytes: 64 << 20 };
@@ -68,7 +68,7 @@ pub fn run(plan: Plan, mut say: impl FnMut(Arguments<'_>)) -> Result<Infallible,
         let (name, interface) = (tap.name(), tap.interface()?);
         let (mac, mtu) = (interface.mac, interface.mtu);
         let link = match n.checked_sub(1).and_then(|n| plan.clients.get(n)) {
-            None => Link::Uplink { mac: beside(mac), mtu, network: 0 },
+            None => Link::Uplink { uplink: Uplink::FIRST, mac: beside(mac), mtu, network: 0 },
             Some(client) => Link::Client { mac, addrs: client.addrs.clone(), mtu },
         };
         firewall.port_up(now(), port(n), link);

@@ -6,6 +6,7 @@ use core::time::Duration;
 use nat::{Budget, Config, Direction, FlowId, Nat, NewFlow, Passage};
 use wire::{
     DropReason, IcmpQuery, Instant, Port, Proto, QueryKind, Tcp, TcpFlags, Transport, Tuple, Udp,
+    Uplink,
 };
 
 pub(crate) const EXTERNAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -53,6 +54,7 @@ pub(crate) fn tuple(proto: Proto, src: IpAddr, sport: u16, dst: IpAddr, dport: u
 pub(crate) struct World {
     pub(crate) nat: Nat,
     pub(crate) now: Instant,
+    pub(crate) uplink: Uplink,
     pub(crate) external: IpAddr,
 }
 
@@ -67,7 +69,7 @@ impl World {
 
     pub(crate) fn keyed(bytes: usize, secret: [u8; 32]) -> Self {
         let nat = Nat::new(Config::default(), Budget { bytes }, secret).unwrap();
-        Self { nat, now: Instant::from_secs(1000), external: EXTERNAL }
+        Self { nat, now: Instant::from_secs(1000), uplink: Uplink::FIRST, external: EXTERNAL }
     }
 
     /// Lets time pass, with a tick each second of it.
@@ -83,7 +85,7 @@ impl World {
     }
 
     pub(crate) fn flow_in(&self, tuple: &Tuple) -> Option<FlowId> {
-        self.nat.find_in(self.now, self.nat.hash(tuple), tuple)
+        self.nat.find_in(self.now, self.nat.hash(tuple), self.uplink, tuple)
     }
 
     /// A client sends a packet; it opens a flow if there is none.
@@ -107,8 +109,9 @@ impl World {
         if let Some(id) = self.flow_out(&tuple) {
             return self.nat.pass(self.now, id, Direction::Out, transport);
         }
-        let external = self.external;
-        let new = NewFlow { client: from, tuple, transport, external, redirected, epoch: 1 };
+        let Self { uplink, external, .. } = *self;
+        let new =
+            NewFlow { client: from, tuple, transport, uplink, external, redirected, epoch: 1 };
         self.nat.open(self.now, &new).map(|(_, passage)| passage)
     }
 

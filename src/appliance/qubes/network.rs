@@ -4,12 +4,13 @@
 //! In: a copy of the database, and what was given on the command line. Out: a [`Network`]. Never: a
 //! value dom0 wrote in place of one the owner of this firewall gave, or a guess at one that is broken.
 
-use crate::firewall::{Alias, Config, DnsRedirect, Network, NextHop};
+use crate::firewall::{Alias, Config, DnsRedirect, Network, Site};
 use alloc::format;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 use core::str::FromStr;
 use qubes::Store;
+use wire::Uplink;
 
 /// Where the other names of clients stand.
 const MAPPED: &str = "/mapped-ip/";
@@ -17,23 +18,16 @@ const MAPPED: &str = "/mapped-ip/";
 /// What the command line gave; it is not changed by what dom0 says.
 #[derive(Clone, Debug)]
 pub(in crate::appliance) struct Given {
-    addr4: Option<(Ipv4Addr, NextHop)>,
-    addr6: Option<(Ipv6Addr, NextHop)>,
+    /// On the first uplink, the only one that Qubes knows of.
+    site: Site,
     dns: Option<DnsRedirect>,
-    hops: (NextHop, NextHop),
     /// Nobody gave a policy: what `qvm-firewall` says is one.
     pub(in crate::appliance) no_policy: bool,
 }
 
 impl Given {
     pub(in crate::appliance) fn of(config: &Config, no_policy: bool) -> Self {
-        Self {
-            addr4: config.addr4.map(|addr| (addr, config.next_hop4)),
-            addr6: config.addr6.map(|addr| (addr, config.next_hop6)),
-            dns: config.dns.clone(),
-            hops: (config.next_hop4, config.next_hop6),
-            no_policy,
-        }
+        Self { site: config.sites[Uplink::FIRST], dns: config.dns.clone(), no_policy }
     }
 }
 
@@ -51,8 +45,11 @@ pub(super) fn is_part(key: &str) -> bool {
 /// and `/qubes-netmask` (a host route) say. Queries to the resolvers that clients are told of go to
 /// our own, if those are others.
 pub(super) fn network(given: &Given, store: &Store) -> Network {
-    let addr4 = given.addr4.or_else(|| Some((value(store, "/qubes-ip")?, given.hops.0)));
-    let addr6 = given.addr6.or_else(|| Some((value(store, "/qubes-ip6")?, given.hops.1)));
+    let site = Site {
+        addr4: given.site.addr4.or_else(|| value(store, "/qubes-ip")),
+        addr6: given.site.addr6.or_else(|| value(store, "/qubes-ip6")),
+        ..given.site
+    };
     let dns = |keys: [&str; 2]| -> Vec<IpAddr> {
         keys.iter().filter_map(|key| value(store, key)).collect()
     };
@@ -75,11 +72,8 @@ pub(super) fn network(given: &Given, store: &Store) -> Network {
     let aliases = aliases(store);
     let clients = clients.chain(aliases.iter().map(|alias| IpAddr::V4(alias.addr)));
     Network {
-        addr4: addr4.map(|(addr, _)| addr),
-        addr6: addr6.map(|(addr, _)| addr),
-        next_hop4: addr4.map_or(given.hops.0, |(_, hop)| hop),
-        next_hop6: addr6.map_or(given.hops.1, |(_, hop)| hop),
-        clients: clients.filter(|addr| Some(*addr) != addr4.map(|(own, _)| own.into())).collect(),
+        site,
+        clients: clients.filter(|addr| Some(*addr) != site.addr4.map(IpAddr::V4)).collect(),
         dns: given.dns.clone().or_else(|| (handed_out && answered).then_some(redirect)),
         resolvers,
         aliases,
