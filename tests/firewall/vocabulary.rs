@@ -304,6 +304,7 @@ const SHOWN: &[(&str, &str)] = &[
     ("hairpin", "hairpin_lets_clients_meet_where_rules_between_them_allow"),
     ("redirect dns", "one_query_is_redirected_as_the_policy_says"),
     ("route via", "routes_lead_to_their_own_next_hop"),
+    ("on", "routes_say_on_which_uplink_a_network_lies"),
     ("syslog accepted refused", "syslog_gets_a_datagram_for_each_line_it_is_to_have"),
     (
         "timeout tcp-established tcp-transitory tcp-closed",

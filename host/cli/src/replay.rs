@@ -1,7 +1,7 @@
 //! `tidegate explain` by the firewall itself: for a described packet, and for a capture.
 
 use crate::capture::{self, Capture};
-use crate::engine::{Client, Engine, Fate, Kind, OWN4, OWN6};
+use crate::engine::{Client, Engine, Fate, Kind, own};
 use crate::{Unusable, packet, read, refuse, unusable};
 use lang::Explanation;
 use rules::{Policy, RuleId, Then, Zone};
@@ -45,7 +45,7 @@ pub(crate) fn run(
     let mut sums = Sums { foreign: others, ..Sums::default() };
     let mut told = Vec::new();
     for (number, packet) in (1..).zip(&packets) {
-        let fate = engine.offer(&policy, packet.at, &packet.bytes, packet.len);
+        let fate = engine.offer(&policy, (packet.at, None), &packet.bytes, packet.len);
         sums.add(fate.kind);
         if matches!(fate.kind, Kind::Opened | Kind::Refused(_)) {
             if json {
@@ -71,13 +71,14 @@ pub(crate) fn run(
 /// What the firewall does with a packet that opens a flow, in words; `None` if it cannot be sent.
 pub(crate) fn described(policy: &Policy, one: &Explanation) -> Option<String> {
     let (asked, sent) = (&one.packet, one.sent);
-    let own = if asked.dst.is_ipv4() { IpAddr::V4(OWN4) } else { IpAddr::V6(OWN6) };
+    let by = asked.from.uplink();
+    let own = own(by.unwrap_or_default(), asked.dst);
     let bytes = packet::written(asked, sent.to.unwrap_or(own), sent.port)?;
     let ends = [(asked.from, asked.src), (asked.to, asked.dst)];
     let inside = ends.into_iter().filter(|(zone, _)| *zone == Zone::Clients);
     let clients: Vec<_> = inside.map(|(_, addr)| client(policy, vec![addr])).collect();
     let mut engine = Engine::new(policy, &clients).ok()?;
-    let fate = engine.offer(policy, Duration::ZERO, &bytes, bytes.len());
+    let fate = engine.offer(policy, (Duration::ZERO, by), &bytes, bytes.len());
     Some(outcome(policy, &fate))
 }
 

@@ -71,7 +71,8 @@ fn what_policies_expect_is_what_the_firewall_does() {
 /// Whoever needs one of these finds it.
 #[test]
 fn there_is_an_example_of_each_use() {
-    for name in ["laptop", "router", "bridge", "dmz", "vpn", "gateway", "qubes", "open"] {
+    let names = ["laptop", "router", "bridge", "dmz", "vpn", "gateway", "qubes", "open"];
+    for name in names.into_iter().chain(["two-uplinks"]) {
         assert!(Path::new(ROOT).join(format!("examples/{name}.tide")).is_file(), "{name}");
     }
 }

@@ -337,6 +337,7 @@ fn damaged_text() -> impl Strategy<Value = String> {
         include_str!("../../../examples/laptop.tide"),
         include_str!("../../../examples/dmz.tide"),
         include_str!("../../../examples/gateway.tide"),
+        include_str!("../../../examples/two-uplinks.tide"),
         include_str!("broken/typos.tide"),
         include_str!("odd/shadowed.tide"),
         include_str!("odd/never_asked.tide"),

@@ -2,7 +2,7 @@
 //! in which the routes send it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-use lang::{Proof, check, compile, diff, prove};
+use lang::{Proof, check, compile, diff, explain, graph, prove};
 use proptest::prelude::*;
 use rules::qubes::Trees;
 use rules::{Action, Header, Policy, Query, RuleId, Transport, Uplink, Zone, interpret};
@@ -227,4 +227,62 @@ proptest! {
             Proof::Unknown => prop_assert!(false, "{}", claim),
         }
     }
+}
+
+const OFFICE: &str = include_str!("../../../examples/two-uplinks.tide");
+
+#[test]
+fn claims_about_a_zone_are_about_its_uplink() {
+    let says = |claim| match prove(("x", OFFICE), claim).unwrap() {
+        Proof::Holds => "yes".to_owned(),
+        Proof::Fails(shown) => format!("no: {} -> {}: {}", shown.0.from, shown.0.to, shown.0),
+        Proof::Nothing => "nothing".to_owned(),
+        Proof::Unknown => "unknown".to_owned(),
+    };
+    assert_eq!(
+        says("personal cannot reach office tcp"),
+        "no: clients -> uplink 1: tcp 10.137.0.11:49152 -> 10.20.0.53:53"
+    );
+    assert_eq!(says("personal cannot reach 10.20.0.0/16 tcp 22"), "yes");
+    assert_eq!(says("work can reach 10.30.0.0/16 tcp 443, 5432"), "yes");
+    assert_eq!(says("clients cannot reach 10.40.0.0/16"), "yes");
+    assert_eq!(says("internet cannot reach clients"), "yes");
+    assert_eq!(
+        says("office cannot reach work tcp 22"),
+        "no: uplink 1 -> clients: tcp 10.20.1.1:49152 -> 10.137.0.10:22"
+    );
+    // None of these packets ever reaches the firewall's rules.
+    assert_eq!(says("office can reach internet"), "nothing");
+    assert_eq!(says("office can reach 8.8.8.8"), "nothing");
+}
+
+#[test]
+fn an_explanation_finds_the_direction_in_the_routes() {
+    let asked = |packet| {
+        let found = explain(("x", OFFICE), packet).unwrap();
+        format!("{} -> {}: line {:?}", found[0].packet.from, found[0].packet.to, found[0].rule.line)
+    };
+    assert_eq!(asked("tcp from work to 10.20.0.7:22"), "clients -> uplink 1: line Some(39)");
+    assert_eq!(asked("tcp from work to 10.21.0.7:22"), "clients -> uplink: line Some(31)");
+    // The resolver that is really asked is at the office.
+    assert_eq!(asked("udp from work to 10.139.1.1:53"), "clients -> uplink 1: line Some(37)");
+    assert_eq!(asked("tcp from 10.20.1.3 to firewall:22"), "uplink 1 -> clients: line Some(44)");
+    // An external address is on its uplink, wherever a packet to it comes from.
+    assert_eq!(asked("tcp from 8.8.8.8 to 10.20.0.80:443"), "uplink 1 -> clients: line Some(45)");
+    assert_eq!(asked("tcp from 8.8.8.8 to firewall:22"), "uplink -> clients: line None");
+}
+
+#[test]
+fn each_uplink_stands_in_the_picture() {
+    let picture = graph("x", OFFICE).unwrap();
+    for part in [
+        "<title>internet</title>",
+        "<title>office</title>",
+        "line 26: web to internet</title>",
+        "<title>office: 10.20.0.53</title>",
+        "line 39: tcp 22, 5432 to office</title>",
+    ] {
+        assert!(picture.contains(part), "{part}: {picture}");
+    }
+    assert!(!picture.contains("<title>outside</title>"));
 }
