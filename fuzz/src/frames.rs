@@ -70,31 +70,33 @@ fn rewritten(packet: &wire::Packet<'_>) {
     }
 }
 
-const UPLINK: Port = Port::new(0, 0);
+const UPLINKS: [Port; 2] = [Port::new(0, 0), Port::new(3, 0)];
 const CLIENTS: [Port; 2] = [Port::new(1, 0), Port::new(2, 0)];
-const US: [u8; 4] = [10, 138, 1, 1];
-const POLICY: &str = "zone uplink = netfront 0\nzone clients = netback\n\
+/// Our addresses on each uplink.
+const US: [[u8; 4]; 2] = [[10, 138, 1, 1], [10, 9, 0, 1]];
+const US6: [&str; 2] = ["fd09::1", "fd0a::1"];
+const POLICY: &str = "zone uplink = netfront 0\nzone lab = netfront 1\nzone clients = netback\n\
     policy clients -> uplink {\naccept udp\naccept icmp echo-request\naccept tcp 80, 443\n\
-    reject admin-prohibited\n}\nnat clients -> uplink masquerade\n";
+    reject admin-prohibited\n}\nnat clients -> uplink masquerade\n\
+    policy clients -> lab {\naccept\n}\nnat clients -> lab masquerade\n\
+    policy lab -> clients {\nforward tcp 22 to 10.137.0.10\ndrop\n}\n\
+    route 10.9.0.0/16 on lab\nroute fd0a::/16 via fd0a::9 on lab\nroute 8.0.0.0/5 on lab\n";
 
 fn firewall() -> Firewall {
     static COMPILED: OnceLock<rules::Policy> = OnceLock::new();
     let compile = || lang::compile("fuzz.tide", POLICY).expect("it compiles").policy;
-    let config = Config {
-        sites: Site {
-            addr4: Some(US.into()),
-            addr6: Some("fd09::1".parse().unwrap()),
-            ..Site::default()
-        }
-        .into(),
-        policy: Some(COMPILED.get_or_init(compile).clone()),
-        ..Config::default()
-    };
+    let policy = Some(COMPILED.get_or_init(compile).clone());
+    let mut config = Config { policy, ..Config::default() };
+    for (uplink, (addr4, addr6)) in Uplink::ALL.into_iter().zip(US.into_iter().zip(US6)) {
+        let (addr4, addr6) = (Some(addr4.into()), Some(addr6.parse().unwrap()));
+        config.sites[uplink] = Site { addr4, addr6, ..Site::default() };
+    }
     let mut firewall = Firewall::new(config, Budget { bytes: 1 << 20 }, [7; 32]).unwrap();
     let now = Instant::from_secs(1);
     let mac = Mac([0, 0x16, 0x3e, 1, 1, 1]);
-    let uplink = Uplink::FIRST;
-    firewall.port_up(now, UPLINK, Link::Uplink { uplink, mac, mtu: 1500, network: 1 });
+    for (uplink, port) in Uplink::ALL.into_iter().zip(UPLINKS) {
+        firewall.port_up(now, port, Link::Uplink { uplink, mac, mtu: 1500, network: 1 });
+    }
     for (port, last) in CLIENTS.iter().zip([10, 11]) {
         let addrs = vec![[10, 137, 0, last].into(), format!("fd09::a89:{last}").parse().unwrap()];
         firewall.port_up(now, *port, Link::Client { mac, addrs, mtu: 1500 });
@@ -103,7 +105,7 @@ fn firewall() -> Firewall {
 }
 
 /// A batch of frames, each behind a byte that says where it came from and one for its length. A
-/// client's frame leaves by the uplink and from our address, or not at all.
+/// client's frame leaves by the uplink its destination is behind and from our address there, or not at all.
 pub fn batch(data: &[u8]) {
     let mut firewall = firewall();
     let mut now = Instant::from_secs(2);
@@ -116,7 +118,7 @@ pub fn batch(data: &[u8]) {
         if how & 4 != 0 {
             repair(&mut bytes);
         }
-        let from = [UPLINK, CLIENTS[0], CLIENTS[1], CLIENTS[0]][usize::from(how & 3)];
+        let from = [UPLINKS[0], CLIENTS[0], CLIENTS[1], UPLINKS[1]][usize::from(how & 3)];
         owned.push((from, bytes));
     }
     let (mut heads, mut replies) = (vec![[0; HEAD_MAX]; BATCH], vec![[0; REPLY_MAX]; BATCH]);
@@ -152,11 +154,16 @@ fn left(frame: &Frame<'_>, verdict: Verdict, head: Option<&[u8]>) {
     let whole = [head, body].concat();
     let left = Frame { from: emit.to, head: &whole, len, offload: emit.offload };
     let Ok(Parsed::Ip(packet)) = parse(&left) else { panic!("it cannot be read any more") };
-    if frame.from == UPLINK {
+    if UPLINKS.contains(&frame.from) {
         assert!(CLIENTS.contains(&emit.to));
     } else {
-        assert_eq!(emit.to, UPLINK);
-        let us = if packet.is_ipv6() { "fd09::1".parse().unwrap() } else { IpAddr::from(US) };
+        let at = match packet.dst {
+            IpAddr::V4(dst) => matches!(dst.octets(), [10, 9, ..] | [8..=15, ..]),
+            IpAddr::V6(dst) => dst.segments()[0] == 0xfd0a,
+        };
+        let at = usize::from(at);
+        assert_eq!(emit.to, UPLINKS[at]);
+        let us = if packet.is_ipv6() { US6[at].parse().unwrap() } else { IpAddr::from(US[at]) };
         assert_eq!(packet.src, us, "an address of the inside left");
     }
 }

@@ -4,7 +4,7 @@ use crate::Span;
 use crate::analysis::findings::{self, Finding, Settled, What};
 use crate::diagnostic::{Level, More, Report};
 use crate::model::Model;
-use rules::{Query, RuleId};
+use rules::{Query, RuleId, Zone};
 use std::collections::BTreeSet;
 
 /// Rules that are named as the reason for one finding; more would hide the point.
@@ -13,6 +13,7 @@ const REASONS: usize = 4;
 /// Reports what is odd about a policy.
 pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
     let written = |id: RuleId| model.span(id);
+    idle_blocks(model, report);
     refused_forwards(model, report);
     let all = findings::all(&model.policy);
     let asked = asked_somewhere(model, &all);
@@ -92,6 +93,25 @@ fn asked_somewhere(model: &Model<'_>, all: &[Finding]) -> BTreeSet<Span> {
     let never: BTreeSet<RuleId> = covered.map(|found| found.rule).collect();
     let asked = model.policy.rule_ids().filter(|id| !never.contains(id));
     asked.filter_map(|id| model.span(id)).collect()
+}
+
+/// Reports blocks towards an uplink by which nothing leaves.
+fn idle_blocks(model: &Model<'_>, report: &mut Report) {
+    for uplink in findings::unreached(&model.policy) {
+        let to = |name| model.names.zone_named(name) == Some(Zone::Uplink(uplink));
+        let pairs = model.file.blocks.iter().map(|block| &block.pair);
+        let Some(pair) = pairs.into_iter().find(|pair| to(pair.to)) else { continue };
+        let zone = pair.to.text;
+        report
+            .find(
+                Level::Warning,
+                "no-route",
+                format!("nothing leaves by `{zone}`"),
+                pair.span(),
+                "",
+            )
+            .help(format!("say what is behind it: `route 10.20.0.0/16 on {zone}`"));
+    }
 }
 
 /// Reports forwards that lead to rules which let nothing in.

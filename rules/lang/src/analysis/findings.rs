@@ -5,9 +5,9 @@
 
 use super::layers::{By, Layers};
 use super::space::{Region, Sides};
-use super::{Effect, FUEL, TooTangled, decided, directions, layers_of, uplinks};
+use super::{Effect, FUEL, TooTangled, beyond, decided, directions, layers_of, uplinks};
 use rules::{
-    Action, AddrSet, Forward, Policy, PortSet, Ported, Query, RuleId, Then, Traffic, Zone,
+    Action, AddrSet, Forward, Policy, PortSet, Ported, Query, RuleId, Then, Traffic, Uplink, Zone,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,10 +54,18 @@ impl Settled {
     }
 }
 
-/// All findings about `policy`, by direction and rule.
+/// The uplinks to which no route leads, so that no packet leaves by them.
+pub(crate) fn unreached(policy: &Policy) -> impl Iterator<Item = Uplink> {
+    let services = &policy.parts().services;
+    uplinks(policy).into_iter().filter(|uplink| beyond(services, *uplink).is_empty())
+}
+
+/// All findings about `policy`, by direction and rule; none about rules for an uplink that nothing leaves by.
 pub(crate) fn all(policy: &Policy) -> Vec<Finding> {
     let mut found = Vec::new();
-    for direction in directions(&uplinks(policy)) {
+    let idle: Vec<_> = unreached(policy).map(|to| (Zone::Clients, Zone::Uplink(to))).collect();
+    let busy = directions(&uplinks(policy)).into_iter().filter(|way| !idle.contains(way));
+    for direction in busy {
         let layers = layers_of(policy, direction);
         let study = Study { policy, direction, layers: &layers };
         let ways = ways(policy, direction);
