@@ -19,6 +19,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use rules::Policy;
+use wire::Uplink;
 use xen::console::Console;
 use xen::hypervisor::{Hypervisor, Memory, Shutdown, Start};
 use xen::store::Client;
@@ -52,7 +53,9 @@ pub fn begin<H: Hypervisor, M: Memory>(
     let config = settings.firewall(policy);
     let given = Given::of(&config, no_policy);
     let free = free();
-    let shares = match Shares::of(free, config.nat.slots.saturating_sub(1)) {
+    let uplinks: Vec<Uplink> = config.uplinks().collect();
+    let slots = config.nat.slots.saturating_sub(u16::try_from(uplinks.len()).unwrap_or(u16::MAX));
+    let shares = match Shares::of(free, uplinks.len(), slots) {
         Ok(shares) => shares,
         Err(error) => return Err(Refused { h, console, why: format!("{error}") }),
     };
@@ -69,6 +72,9 @@ pub fn begin<H: Hypervisor, M: Memory>(
         &mut h,
         format_args!("{} KiB free: {flows} connections, {clients} clients at most", free >> 10),
     );
+    for uplink in firewall.missing_uplinks() {
+        console.say(&mut h, format_args!("{}", Missing(uplink)));
+    }
     let Ok(path) = Path::new(&mut h) else {
         let why = String::from("not enough memory for the packet path");
         return Err(Refused { h, console, why });
@@ -87,11 +93,11 @@ pub fn begin<H: Hypervisor, M: Memory>(
     };
     let qubes = Qubes::start(&mut store, given, (shares.qubes, shares.blob));
     Ok(Appliance {
-        uplink_due: Some(h.now() + UPLINK_PATIENCE),
+        awaited: (h.now() + UPLINK_PATIENCE, uplinks.clone()),
         h,
         store,
         console: Voice::new(console),
-        ports: Ports::new(shares.clients),
+        ports: Ports::new(&uplinks, shares.clients),
         path,
         firewall,
         control,
@@ -121,6 +127,17 @@ fn load<H: Hypervisor, M: Memory>(
             console.say(h, format_args!("WARNING: {broken}"));
             None
         }
+    }
+}
+
+/// An uplink that the policy speaks of and that is none.
+pub(super) struct Missing(pub(super) Uplink);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.0;
+        write!(f, "WARNING: the policy speaks of netfront {n}, and nothing leaves there: ")?;
+        write!(f, "the command line has neither ip.{n}= nor ip6.{n}=")
     }
 }
 

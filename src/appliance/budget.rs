@@ -1,7 +1,7 @@
 //! How the memory there is at the start is shared out.
 //!
-//! In: bytes that are free, the policy already loaded. Out: what connections may take, and how many
-//! clients there can be at a time. Never: more given away than there is, so that neither a pool of pages
+//! In: bytes that are free, the policy already loaded, and how many uplinks there are. Out: what
+//! connections may take, and how many clients there can be at a time. Never: more given away than there is, so that neither a pool of pages
 //! nor a client that comes late finds the heap empty.
 
 use crate::firewall::Budget;
@@ -52,27 +52,33 @@ pub(super) struct Shares {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLittle {
     free: usize,
+    /// What uplinks take beside the first.
+    further: usize,
 }
 
 impl fmt::Display for TooLittle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let least = (UPLINK + OTHERS + POLICY + CLIENTS_MIN * CLIENT) * FLOWS_SHARE;
+        let first = (UPLINK + OTHERS + POLICY + CLIENTS_MIN * CLIENT) * FLOWS_SHARE;
+        let least = first + self.further;
         write!(f, "{} KiB of memory are free, {} are needed", self.free >> 10, least >> 10)
     }
 }
 
 impl Shares {
-    /// Shares `free` bytes between connections and at most `clients_max` clients.
+    /// Shares `free` bytes between `uplinks`, connections and at most `clients_max` clients. What further
+    /// uplinks take is off the top, so that each costs the same whatever there is.
     ///
     /// # Errors
     /// [`TooLittle`].
-    pub(super) fn of(free: usize, clients_max: u16) -> Result<Self, TooLittle> {
-        let flows = free / FLOWS_SHARE;
-        let rest = (free - flows).saturating_sub(UPLINK + OTHERS + POLICY);
+    pub(super) fn of(free: usize, uplinks: usize, clients_max: u16) -> Result<Self, TooLittle> {
+        let further = uplinks.saturating_sub(1) * UPLINK;
+        let left = free.saturating_sub(further);
+        let flows = left / FLOWS_SHARE;
+        let rest = (left - flows).saturating_sub(UPLINK + OTHERS + POLICY);
         let qubes = rest / QUBES_SHARE;
         let clients = (rest - qubes) / CLIENT;
         if clients < CLIENTS_MIN {
-            return Err(TooLittle { free });
+            return Err(TooLittle { free, further });
         }
         let clients = u16::try_from(clients).unwrap_or(u16::MAX).min(clients_max);
         let blob = (POLICY + rest - qubes - usize::from(clients) * CLIENT) / POLICY_COST;
@@ -86,21 +92,26 @@ mod tests {
 
     #[test]
     fn shares_add_up_to_no_more_than_there_is() {
-        for mib in 11..600 {
+        for (mib, uplinks) in (11..600).map(|mib| (mib, 1)).chain((24..600).map(|mib| (mib, 4))) {
             let free = (mib << 20) - 12345;
-            let shares = Shares::of(free, u16::MAX).unwrap();
+            let shares = Shares::of(free, uplinks, u16::MAX).unwrap();
             let clients = usize::from(shares.clients) * CLIENT;
             let policy = shares.blob * POLICY_COST;
-            let all = shares.flows.bytes + UPLINK + OTHERS + clients + policy + shares.qubes;
+            let all =
+                shares.flows.bytes + uplinks * UPLINK + OTHERS + clients + policy + shares.qubes;
             assert!(all <= free && free - all < 2 * CLIENT && policy > POLICY - CLIENT);
         }
     }
 
     #[test]
     fn the_most_is_kept_and_too_little_is_told_with_what_is_needed() {
-        assert_eq!(Shares::of(64 << 20, 255).unwrap().clients, 255);
-        let error = Shares::of(8 << 20, 255).unwrap_err();
+        assert_eq!(Shares::of(64 << 20, 1, 255).unwrap().clients, 255);
+        let error = Shares::of(8 << 20, 1, 255).unwrap_err();
         let told = "8192 KiB of memory are free, 10880 are needed";
         assert_eq!(alloc::format!("{error}"), told);
+        let error = Shares::of(14 << 20, 2, 255).unwrap_err();
+        let told = "14336 KiB of memory are free, 14992 are needed";
+        assert_eq!(alloc::format!("{error}"), told);
+        assert!(Shares::of(16 << 20, 2, 255).is_ok() && Shares::of(14 << 20, 1, 255).is_ok());
     }
 }

@@ -26,14 +26,14 @@ pub use path::PathCounters;
 use crate::firewall::{Firewall, Link};
 use alloc::string::String;
 use alloc::vec::Vec;
-use begin::Summary;
+use begin::{Missing, Summary};
 use control::{Control, Found};
 use core::fmt;
 use delivery::{Delivery, News};
 use path::{Path, Turn};
 use ports::Ports;
 use qubes::Qubes;
-use rules::Policy;
+use rules::{Policy, Zone};
 use voice::Voice;
 use wire::{Instant, Port, Uplink};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet, Shutdown};
@@ -82,8 +82,8 @@ pub struct Appliance<H: Hypervisor, M: Memory> {
     control: Control,
     delivery: Delivery,
     qubes: Qubes<H>,
-    /// When to say that there is no uplink.
-    uplink_due: Option<Instant>,
+    /// Uplinks that were not up yet, and when to say so.
+    awaited: (Instant, Vec<Uplink>),
     hot: Vec<Port>,
     listed: Vec<EvtPort>,
 }
@@ -204,9 +204,17 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
             News::Arrived(policy) => {
                 self.say(format_args!("{} (loaded)", Summary(&policy)));
                 self.firewall.set_policy(Some(*policy));
+                self.say_missing();
                 self.delivery.answer(&mut self.store, self.firewall.policy());
             }
             News::Line(line) => self.say(format_args!("{line}")),
+        }
+    }
+
+    /// Says of which uplinks the policy speaks that are none.
+    fn say_missing(&mut self) {
+        for uplink in self.firewall.missing_uplinks() {
+            self.console.say(&mut self.h, format_args!("{}", Missing(uplink)));
         }
     }
 
@@ -219,31 +227,47 @@ impl<H: Hypervisor, M: Memory> Appliance<H, M> {
     fn tick(&mut self, now: Instant) -> Option<Instant> {
         let devices = self.ports.tick(&mut self.h, &mut self.store, now);
         let firewall = self.path.tick(&mut self.h, &mut self.ports, &mut self.firewall, now);
-        if self.uplink_due.is_some_and(|due| due <= now) {
-            self.uplink_due = None;
-            self.say(format_args!("no uplink: no vif under device/vif is connected; waiting"));
+        let awaited = self.say_awaited(now);
+        [devices, firewall, awaited, self.qubes.due()].into_iter().flatten().min()
+    }
+
+    /// Says which uplinks have not come for long; returns when to.
+    fn say_awaited(&mut self, now: Instant) -> Option<Instant> {
+        let (due, awaited) = &mut self.awaited;
+        if *due > now {
+            return Some(*due).filter(|_| !awaited.is_empty());
         }
-        [devices, firewall, self.uplink_due, self.qubes.due()].into_iter().flatten().min()
+        for uplink in core::mem::take(awaited) {
+            let (zone, number) = (Zone::Uplink(uplink), uplink.number());
+            match uplink {
+                Uplink::FIRST => self
+                    .say(format_args!("no {zone}: no vif under device/vif is connected; waiting")),
+                _ => self
+                    .say(format_args!("no {zone}: device/vif/{number} is not connected; waiting")),
+            }
+        }
+        None
     }
 
     /// Tells the firewall who came and went, and the console as well. Returns whether anybody did:
     /// there may be frames by then.
     fn tell_news(&mut self, now: Instant) -> bool {
         let mut any = false;
-        while let Some(notice) = self.ports.next_uplink_notice() {
+        while let Some((uplink, notice)) = self.ports.next_uplink_notice() {
             any = true;
+            let zone = Zone::Uplink(uplink);
             match notice {
                 netfront::Notice::Up { port, mac, mtu, backend } => {
-                    self.uplink_due = None;
-                    let link = Link::Uplink { uplink: Uplink::FIRST, mac, mtu, network: backend.0 };
+                    self.awaited.1.retain(|awaited| *awaited != uplink);
+                    let link = Link::Uplink { uplink, mac, mtu, network: backend.0 };
                     self.firewall.port_up(now, port, link);
-                    self.say(format_args!("uplink up: {backend}, {mac}, mtu {mtu}"));
+                    self.say(format_args!("{zone} up: {backend}, {mac}, mtu {mtu}"));
                 }
                 netfront::Notice::Down { port } => {
                     self.firewall.port_down(now, port);
-                    self.say(format_args!("uplink down"));
+                    self.say(format_args!("{zone} down"));
                 }
-                netfront::Notice::Problem { text } => self.say(format_args!("uplink: {text}")),
+                netfront::Notice::Problem { text } => self.say(format_args!("{zone}: {text}")),
             }
         }
         while let Some(notice) = self.ports.next_client_notice() {

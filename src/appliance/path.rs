@@ -30,15 +30,29 @@ pub(super) trait Fabric<H: Hypervisor> {
     /// The device behind `port`, if that very one is still there.
     fn device(&mut self, port: Port) -> Option<&mut dyn Device<H>>;
 
-    /// Slots that frames of clients may take on the uplink before it is full. What does not fit waits
-    /// in its sender's ring.
-    fn uplink_room(&self) -> usize;
+    /// What frames of clients may take on the uplink that has most room; `None` if none takes any. What
+    /// does not fit waits in its sender's ring. Which uplink a frame takes is known when it has been
+    /// decided, so none waits for one that is full while another is not.
+    fn uplink_room(&self) -> Option<Room>;
 
     /// Slots that the client at `port` has posted for frames; `None` if it is gone.
     fn posted(&mut self, port: Port) -> Option<usize>;
 
-    /// Whether `port` is the uplink.
+    /// Whether `port` is an uplink.
     fn is_uplink(&self, port: Port) -> bool;
+}
+
+/// Room on an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) slots: usize,
+    pub(super) takes: Takes,
+}
+
+impl Room {
+    /// Frames without a way out are answered by the firewall or lost, not kept: behind them wait those
+    /// that need no way out.
+    const NO_WAY_OUT: Self = Self { slots: usize::MAX, takes: Takes::ALL };
 }
 
 /// What a turn did.
@@ -105,13 +119,10 @@ pub(super) struct OnWay {
 
 /// What a turn may still take.
 struct Allowance {
-    /// Which port is the uplink, if there is one.
-    uplink: Option<Port>,
-    /// Slots of the uplink, what it takes, and how many must be free for a frame.
-    room: usize,
-    takes: Takes,
+    /// What there is on the uplinks, and how many slots must be free for a frame.
+    room: Room,
     least: usize,
-    /// Slots that frames of the uplink may take at any client, and what is left of them.
+    /// Slots that frames of uplinks may take at any client, and what is left of them.
     down: usize,
     /// What the turn has cost so far.
     work: Cost,
@@ -226,13 +237,10 @@ impl<H: Hypervisor> Path<H> {
         let start = self.first.checked_rem(ports.len()).unwrap_or(0);
         self.awake.clear();
         self.awake.extend(ports.iter().cycle().skip(start).take(ports.len()));
-        let uplink = ports.iter().copied().find(|port| fabric.is_uplink(*port));
-        let takes = uplink.and_then(|port| fabric.device(port)).map_or(Takes::ALL, |d| d.takes());
+        let room = fabric.uplink_room().unwrap_or(Room::NO_WAY_OUT);
         let mut allowance = Allowance {
-            uplink,
-            room: fabric.uplink_room(),
-            takes,
-            least: io::room_for_a_frame(takes) as usize,
+            room,
+            least: io::room_for_a_frame(room.takes) as usize,
             down: self.brake.slots(now, |port| fabric.posted(port)),
             work: Cost::default(),
             frames: 0,
@@ -259,7 +267,7 @@ impl<H: Hypervisor> Path<H> {
             }
             if waits {
                 // Who waits has credit left: no client gets more before that is used.
-                self.awake.retain(|port| uplink == Some(*port));
+                self.awake.retain(|port| fabric.is_uplink(*port));
             }
             if self.awake.is_empty() {
                 // The room was reckoned for the worst case: after this turn there may be some. If no
@@ -267,7 +275,7 @@ impl<H: Hypervisor> Path<H> {
                 let more = (waits || held) && allowance.frames != 0;
                 return Turn { frames: allowance.frames, more };
             }
-            self.shares.begin_round(&self.awake, uplink);
+            self.shares.begin_round(&self.awake, |port| fabric.is_uplink(port));
         }
     }
 
@@ -281,12 +289,12 @@ impl<H: Hypervisor> Path<H> {
         pieces: &mut Vec<Piece>,
         allowance: &mut Allowance,
     ) -> Served {
-        let is_uplink = allowance.uplink == Some(port);
+        let is_uplink = fabric.is_uplink(port);
         while self.shares.may_send(port) {
             if flights.len() >= BATCH || allowance.work >= Cost::TURN {
                 return Served::Full;
             }
-            if !is_uplink && allowance.room < allowance.least {
+            if !is_uplink && allowance.room.slots < allowance.least {
                 return Served::Waits;
             }
             if is_uplink && allowance.down < brake::FRAME {
@@ -311,8 +319,9 @@ impl<H: Hypervisor> Path<H> {
                         let slots = frame.pieces.len() + 2;
                         allowance.down = allowance.down.saturating_sub(slots);
                     } else {
-                        let slots = uplink_slots(&frame, allowance.takes);
-                        allowance.room = allowance.room.saturating_sub(slots);
+                        let room = &mut allowance.room;
+                        let slots = uplink_slots(&frame, room.takes);
+                        room.slots = room.slots.saturating_sub(slots);
                     }
                     flights.push(Flight { from: port, frame, place: 0, head: 0 });
                     cost

@@ -78,13 +78,15 @@ impl Shares {
         }
     }
 
-    /// None of `ports` may send and all of them want to: each gets its share. The uplink, which
-    /// carries what comes for all clients, gets as much as they do together.
-    pub(super) fn begin_round(&mut self, ports: &[Port], uplink: Option<Port>) {
-        let clients = ports.iter().filter(|port| Some(**port) != uplink).count().max(1);
+    /// None of `ports` may send and all of them want to: each gets its share. The uplinks, which
+    /// carry what comes for all clients, together get as much as these do.
+    pub(super) fn begin_round(&mut self, ports: &[Port], is_uplink: impl Fn(Port) -> bool) {
+        let uplinks = ports.iter().filter(|port| is_uplink(**port)).count();
+        let clients = i64::try_from(ports.len().saturating_sub(uplinks).max(1)).unwrap_or(1);
+        let all = QUANTUM.saturating_mul(clients);
+        let of_uplink = i64::try_from(uplinks).ok().and_then(|n| all.checked_div(n)).unwrap_or(all);
         for port in ports {
-            let shares = if Some(*port) == uplink { clients } else { 1 };
-            let quantum = QUANTUM.saturating_mul(i64::try_from(shares).unwrap_or(1));
+            let quantum = if is_uplink(*port) { of_uplink } else { QUANTUM };
             if let Some(account) = self.account(*port) {
                 account.credit = account.credit.saturating_add(quantum);
             }
@@ -112,6 +114,8 @@ mod tests {
     use std::vec;
 
     const UPLINK: Port = Port::new(0, 0);
+    const LAB: Port = Port::new(50, 0);
+    const UPLINKS: [Port; 2] = [UPLINK, LAB];
     const A: Port = Port::new(1, 0);
     const B: Port = Port::new(2, 0);
 
@@ -144,7 +148,7 @@ mod tests {
             if spent.iter().sum::<u64>() >= until {
                 return spent;
             }
-            shares.begin_round(&names, Some(UPLINK));
+            shares.begin_round(&names, |port| UPLINKS.contains(&port));
         }
     }
 
@@ -170,15 +174,28 @@ mod tests {
     }
 
     #[test]
+    fn two_uplinks_share_what_one_would_get() {
+        let clients = (1..=9).map(|n| (Port::new(n, 0), small()));
+        let uplinks = [(UPLINK, large()), (LAB, segment())];
+        let ports: vec::Vec<_> = uplinks.into_iter().chain(clients).collect();
+        let spent = spent(&ports, 1 << 28);
+        let all = spent.iter().sum::<u64>() as f64;
+        for of_uplink in &spent[..2] {
+            let share = *of_uplink as f64 / all;
+            assert!((0.24..0.26).contains(&share), "{share}");
+        }
+    }
+
+    #[test]
     fn who_was_silent_has_saved_nothing_and_who_owes_still_does() {
         let mut shares = Shares::default();
-        shares.begin_round(&[A, B], None);
+        shares.begin_round(&[A, B], |_| false);
         shares.charge(B, large().plus(large()));
         for port in [A, B] {
             shares.rest(port);
             assert!(!shares.may_send(port));
         }
-        shares.begin_round(&[A, B], None);
+        shares.begin_round(&[A, B], |_| false);
         assert!(shares.may_send(A) && !shares.may_send(B));
         shares.charge(A, Cost(u32::try_from(QUANTUM).unwrap()));
         assert!(!shares.may_send(A), "it has saved something");
@@ -189,7 +206,7 @@ mod tests {
         let mut shares = Shares::default();
         shares.charge(A, Cost(1 << 30));
         let next = Port::new(1, 1);
-        shares.begin_round(&[next], None);
+        shares.begin_round(&[next], |_| false);
         assert!(shares.may_send(next));
     }
 
