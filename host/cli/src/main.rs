@@ -243,13 +243,13 @@ enum Command {
         /// The policy
         #[arg(long, value_name = "FILE")]
         policy: PathBuf,
-        /// The TAP to the world
-        #[arg(long, value_name = "TAP")]
-        uplink: String,
+        /// The TAP to the world; given again, those of further uplinks, `netfront 1` and so on
+        #[arg(long, value_name = "TAP", required = true)]
+        uplink: Vec<String>,
         /// A TAP to a client and the addresses the client may use; may be given more than once
         #[arg(long, value_name = "TAP=ADDR[,ADDR]", required = true, value_parser = run::client)]
         client: Vec<hosted::Client>,
-        /// What stands on the command line of a kernel: ip=, gw=, ip6=, gw6=, dns=, dnsto=, log=
+        /// What stands on the command line of a kernel: ip=, gw=, ip6=, gw6= (ip.1= for uplink 1), dns=, dnsto=, log=
         #[arg(value_name = "WORD")]
         words: Vec<String>,
     },

@@ -12,6 +12,8 @@ Examples:
       ip=192.0.2.2/24 gw=192.0.2.1
   tidegate run --policy my.tide --uplink tg0 --client tg1=10.137.0.10,fd09::a --client tg2=10.137.0.11 \\
       ip=192.0.2.2/24 gw=192.0.2.1 ip6=fd00::2/64 gw6=fd00::1 dns=10.139.1.1 dnsto=192.0.2.1 log=all
+  tidegate run --policy examples/two-uplinks.tide --uplink tg0 --uplink tg9 --client tg1=10.137.0.10 \\
+      ip=192.0.2.2/24 gw=192.0.2.1 ip.1=10.20.0.2/24 gw.1=10.20.0.1
 
 The machine's own end of a TAP, here one in a namespace that is the client:
   ip netns add work && ip link set tg1 netns work
@@ -28,7 +30,7 @@ pub(crate) fn client(text: &str) -> Result<Client, String> {
 /// Runs the firewall with the policy in `file`; returns only if it cannot run.
 pub(crate) fn run(
     file: &Path,
-    uplink: String,
+    uplinks: Vec<String>,
     clients: Vec<Client>,
     words: &str,
 ) -> Result<bool, Unusable> {
@@ -49,7 +51,7 @@ pub(crate) fn run(
         }
     };
     println!("policy {}: {}", policy.name(), policy.digest());
-    let plan = Plan { uplink, clients, config: settings.firewall(Some(policy)) };
+    let plan = Plan { uplinks, clients, config: settings.firewall(Some(policy)) };
     match hosted::run(plan, |line| println!("{line}")) {
         Ok(never) => match never {},
         Err(error) => Err(unusable(Path::new("the firewall"), "run", std::io::Error::other(error))),

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 use tidegate::firewall::ConfigError;
+use wire::Uplink;
 
 /// Why the firewall cannot run, or runs no more.
 #[derive(Debug)]
@@ -10,6 +11,8 @@ pub enum Error {
     Name(String),
     /// Two interfaces are to have this name.
     Twice(String),
+    /// There are more uplinks than there can be, or none.
+    Uplinks,
     /// There are more clients than this.
     Clients(usize),
     /// What was tried with a TAP failed.
@@ -49,6 +52,7 @@ impl fmt::Display for Error {
         match self {
             Self::Name(name) => write!(f, "no interface can be called `{name}`"),
             Self::Twice(name) => write!(f, "{name} is given twice"),
+            Self::Uplinks => write!(f, "there can be 1 to {} uplinks", Uplink::COUNT),
             Self::Clients(most) => write!(f, "there can be {most} clients"),
             Self::Tap { name, tried, why } => write!(f, "{name}: {tried}: {why}"),
             Self::Interface(name) => write!(f, "{name} has no usable address or MTU"),

@@ -33,8 +33,8 @@ const LOSSES: Duration = Duration::from_secs(10);
 /// What stands where.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Name of the TAP to the world.
-    pub uplink: String,
+    /// Names of the TAPs to the world, by the number of the uplink.
+    pub uplinks: Vec<String>,
     /// The TAPs to clients.
     pub clients: Vec<Client>,
     /// What the firewall is told.
@@ -58,18 +58,23 @@ pub struct Client {
 pub fn run(plan: Plan, mut say: impl FnMut(Arguments<'_>)) -> Result<Infallible, Error> {
     let clock = std::time::Instant::now();
     let now = || Instant::ZERO + clock.elapsed();
-    let most = plan.config.nat.slots.saturating_sub(1).into();
+    if !(1..=Uplink::COUNT).contains(&plan.uplinks.len()) {
+        return Err(Error::Uplinks);
+    }
+    let most = usize::from(plan.config.nat.slots).saturating_sub(plan.uplinks.len());
     if plan.clients.len() > most {
         return Err(Error::Clients(most));
     }
     let mut firewall = Firewall::new(plan.config, BUDGET, secret()?).map_err(Error::Config)?;
-    let taps = taps(&plan.uplink, &plan.clients)?;
-    for (n, tap) in taps.iter().enumerate() {
+    let taps = taps(&plan.uplinks, &plan.clients)?;
+    let uplinks = plan.uplinks.iter().zip(Uplink::ALL).map(|(_, uplink)| Side::Uplink(uplink));
+    let sides = uplinks.chain(plan.clients.iter().map(|client| Side::Client(&client.addrs)));
+    for ((n, tap), side) in taps.iter().enumerate().zip(sides) {
         let (name, interface) = (tap.name(), tap.interface()?);
         let (mac, mtu) = (interface.mac, interface.mtu);
-        let link = match n.checked_sub(1).and_then(|n| plan.clients.get(n)) {
-            None => Link::Uplink { uplink: Uplink::FIRST, mac: beside(mac), mtu, network: 0 },
-            Some(client) => Link::Client { mac, addrs: client.addrs.clone(), mtu },
+        let link = match side {
+            Side::Uplink(uplink) => Link::Uplink { uplink, mac: beside(mac), mtu, network: 0 },
+            Side::Client(addrs) => Link::Client { mac, addrs: addrs.to_vec(), mtu },
         };
         firewall.port_up(now(), port(n), link);
         say(format_args!("{name} up: {mac}, mtu {mtu}"));
@@ -92,12 +97,18 @@ pub fn run(plan: Plan, mut say: impl FnMut(Arguments<'_>)) -> Result<Infallible,
     }
 }
 
-/// Takes all TAPs, the uplink's first.
-fn taps(uplink: &str, clients: &[Client]) -> Result<Vec<Tap>, Error> {
-    let mut taps: Vec<Tap> = Vec::with_capacity(clients.len() + 1);
-    for name in std::iter::once(uplink).chain(clients.iter().map(|client| client.tap.as_str())) {
+/// What is behind a TAP.
+enum Side<'a> {
+    Uplink(Uplink),
+    Client(&'a [IpAddr]),
+}
+
+/// Takes all TAPs, the uplinks' first.
+fn taps(uplinks: &[String], clients: &[Client]) -> Result<Vec<Tap>, Error> {
+    let mut taps: Vec<Tap> = Vec::with_capacity(clients.len() + uplinks.len());
+    for name in uplinks.iter().chain(clients.iter().map(|client| &client.tap)) {
         if taps.iter().any(|tap| tap.name() == name) {
-            return Err(Error::Twice(name.to_owned()));
+            return Err(Error::Twice(name.clone()));
         }
         taps.push(Tap::open(name)?);
     }

@@ -6,7 +6,7 @@
 
 mod net;
 
-use net::{FIREWALL, Mtus, RESOLVER, SERVER, SERVER6, World, succeeded, wait};
+use net::{FIREWALL, Mtus, OFFICE, RESOLVER, SERVER, SERVER6, World, succeeded, wait};
 use std::os::unix::fs::MetadataExt;
 
 /// A world, if we may make one.
@@ -168,6 +168,30 @@ fn all_kinds_of_traffic_at_once_lose_nothing() {
     let said = succeeded("iperf3 of UDP", udp.wait_with_output().unwrap());
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(report["end"]["sum"]["lost_packets"], 0, "{said}");
+}
+
+/// Whoever is pinged knows no way back but that of its own network.
+#[test]
+fn each_network_is_reached_by_its_uplink() {
+    if !may_make_one() {
+        return;
+    }
+    let policy = format!("{}/two-uplinks.tide", env!("CARGO_TARGET_TMPDIR"));
+    let text = "zone uplink = netfront 0 zone office = netfront 1 zone clients = netback
+         nat clients -> uplink masquerade nat clients -> office masquerade
+         route 10.20.0.0/16 on office
+         policy clients -> uplink { accept }
+         policy clients -> office { accept icmp to 10.20.0.1; drop }";
+    std::fs::write(&policy, text).unwrap();
+    let world = World::with_office(&policy);
+    for whom in [SERVER, OFFICE] {
+        let said = world.exec("work", &format!("ping -n -c 3 -i 0.1 -W 5 {whom}"));
+        assert!(said.contains(" 0% packet loss"), "{said}");
+    }
+    let said = world.run("work", "ping -n -c 1 -W 1 10.20.0.9").stdout;
+    assert!(String::from_utf8_lossy(&said).contains("100% packet loss"));
+    let sender = world.exec("office", "ip neigh show 10.20.0.2");
+    assert!(sender.starts_with("10.20.0.2 dev lab "), "{sender}");
 }
 
 /// rsyslogd takes each line apart, as RFC 5424 has it.

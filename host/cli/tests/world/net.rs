@@ -5,19 +5,22 @@
 //! work                  firewall                    isp                         server
 //! 10.137.0.10  vif TAP  (in isp)  TAP wan  198.51.100.1  203.0.113.1  far eth0  203.0.113.10, .11
 //! fd09::10           198.51.100.2, fd51::2      fd51::1  fd20::1                fd20::10
+//!                             TAP lab  office
+//!                           10.20.0.2  10.20.0.1, behind a second uplink, if that is asked for
 //! ```
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub const SERVER: &str = "203.0.113.10";
 pub const SERVER6: &str = "fd20::10";
 pub const FIREWALL: &str = "198.51.100.2";
+pub const OFFICE: &str = "10.20.0.1";
 pub const RESOLVER: &str = "10.139.1.1";
 
-const NAMESPACES: [&str; 3] = ["work", "isp", "server"];
+const NAMESPACES: [&str; 4] = ["work", "isp", "server", "office"];
 
 /// Longest that anything may take; nothing here waits so long unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -60,6 +63,15 @@ impl World {
 
     /// A world whose firewall obeys the policy in this file.
     pub fn with_policy(mtus: Mtus, policy: &str) -> Self {
+        Self::build(mtus, policy, false)
+    }
+
+    /// The same with a second uplink, which leads to `office`.
+    pub fn with_office(policy: &str) -> Self {
+        Self::build(Mtus::WIDE, policy, true)
+    }
+
+    fn build(mtus: Mtus, policy: &str, office: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut world = Self { id: format!("tg{}-{count}", std::process::id()), daemons: vec![] };
@@ -67,7 +79,7 @@ impl World {
             ip(&format!("netns add {}", world.ns(name)));
         }
         let (work, isp, server) = (world.ns("work"), world.ns("isp"), world.ns("server"));
-        for (tap, mtu) in [("wan", mtus.uplink), ("vif", mtus.client)] {
+        for (tap, mtu) in [("wan", mtus.uplink), ("vif", mtus.client), ("lab", 1500)] {
             ip(&format!("-n {isp} tuntap add dev {tap} mode tap vnet_hdr"));
             ip(&format!("-n {isp} link set {tap} mtu {mtu}"));
         }
@@ -79,9 +91,21 @@ impl World {
         world.plug("isp", "wan", &["198.51.100.1/24", "fd51::1/64"]);
         world.plug("isp", "far", &["203.0.113.1/24", "fd20::1/64"]);
         world.plug("server", "eth0", &["203.0.113.10/24", "203.0.113.11/24", "fd20::10/64"]);
-        world.start_firewall(policy);
-        // The firewall holds the TAP, wherever its interface is.
+        let mut lines = world.start_firewall(policy, office);
+        // The firewall holds the TAPs, wherever their interfaces are.
         ip(&format!("-n {isp} link set vif netns {work}"));
+        if office {
+            ip(&format!("-n {isp} link set lab netns {}", world.ns("office")));
+            world.plug("office", "lab", &["10.20.0.1/24"]);
+        }
+        let hops = lines.by_ref().map_while(Result::ok).filter(|line| line.starts_with("next hop"));
+        assert_eq!(hops.take(2 + usize::from(office)).count(), 2 + usize::from(office));
+        // What it says is read, or it would stand still in the end.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                println!("firewall: {line}");
+            }
+        });
         world.plug("work", "vif", &["10.137.0.10/24", "fd09::10/64"]);
         for (name, gateways) in
             [("work", ["10.137.0.1", "fd09::1"]), ("server", ["203.0.113.1", "fd20::1"])]
@@ -103,8 +127,12 @@ impl World {
         ip(&format!("-n {ns} link set {device} up"));
     }
 
-    /// Starts it, and returns when it knows both of its next hops.
-    fn start_firewall(&mut self, policy: &str) {
+    /// Starts it, and returns when it has its TAPs; what it says from then on.
+    fn start_firewall(&mut self, policy: &str, office: bool) -> Lines<BufReader<ChildStdout>> {
+        let second: &[&str] = match office {
+            true => &["--uplink", "lab", "ip.1=10.20.0.2/24", "gw.1=10.20.0.1"],
+            false => &[],
+        };
         let mut child = self
             .command("isp", env!("CARGO_BIN_EXE_tidegate"))
             .args([
@@ -118,19 +146,15 @@ impl World {
             ])
             .args(["ip=198.51.100.2/24", "gw=198.51.100.1", "ip6=fd51::2/64", "gw6=fd51::1"])
             .args(["dns=10.139.1.1", "dnsto=203.0.113.10"])
+            .args(second)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         self.daemons.push(Daemon(child));
-        let hops = lines.by_ref().map_while(Result::ok).filter(|line| line.starts_with("next hop"));
-        assert_eq!(hops.take(2).count(), 2, "the firewall ended");
-        // What it says is read, or it would stand still in the end.
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                println!("firewall: {line}");
-            }
-        });
+        let up = lines.by_ref().map_while(Result::ok).any(|line| line.starts_with("vif up"));
+        assert!(up, "the firewall ended");
+        lines
     }
 
     /// The name of the namespace that is `name` here.
