@@ -46,7 +46,7 @@ fn learnt(data: &[u8]) {
     let mut names = Names::new([7; 16]);
     names.set_resolvers(now, &[IpAddr::from([10, 139, 1, 1])], &mut rest);
     for client in CLIENTS {
-        names.set_hosts(now, client, ["www.example.org"], &mut rest);
+        names.set_hosts(now, client, (["www.example.org"].into_iter(), [].into_iter()), &mut rest);
     }
     let mut query = data.to_vec();
     if let Some(flags) = query.get_mut(2..12) {

@@ -108,6 +108,12 @@ impl Names {
         }
     }
 
+    /// Whether there is anybody to ask.
+    #[must_use]
+    pub const fn has_resolvers(&self) -> bool {
+        !self.asks.resolvers.is_empty()
+    }
+
     /// The way to the resolvers is new: what was asked will not be answered.
     pub fn ask_anew(&mut self, now: Instant, source: &mut impl Source) {
         self.asks.forget(|_| true, source);

@@ -30,4 +30,4 @@ pub use message::{
     read_answer, write_query,
 };
 pub use name::Name;
-pub use names::{Change, HOSTS_PER_CLIENT, Names, RESOLVERS_MAX, Source};
+pub use names::{Change, HOSTS_PER_CLIENT, Names, OWN_PER_CLIENT, RESOLVERS_MAX, Source};

@@ -16,8 +16,12 @@ use core::net::IpAddr;
 use core::time::Duration;
 use wire::{Instant, Port};
 
-/// Most names of one client address that are resolved. The others stay as they are: unknown.
-pub const HOSTS_PER_CLIENT: usize = 256;
+/// Most names of a client's own rules that are resolved for one of its addresses. The others stay as
+/// they are: unknown.
+pub const OWN_PER_CLIENT: usize = 256;
+
+/// Most names of all rules that are resolved for one address of a client, its own among them.
+pub const HOSTS_PER_CLIENT: usize = 320;
 
 /// Most resolvers that are asked.
 pub const RESOLVERS_MAX: usize = 4;
@@ -94,19 +98,21 @@ impl Names {
         }
     }
 
-    /// Says which names the rules of `client` use. Those that it used before keep their addresses, the
-    /// new ones are asked for at once. More than [`HOSTS_PER_CLIENT`] are not looked at, and neither are
-    /// names that no message can spell.
+    /// Says which names the rules of `client` use: its `own` ones, and those for all clients. What
+    /// it used before keeps its addresses, new ones are asked for at once. More than
+    /// [`OWN_PER_CLIENT`] of the first and [`HOSTS_PER_CLIENT`] in all are not looked at, and neither
+    /// are names that no message can spell.
     pub fn set_hosts<'a>(
         &mut self,
         now: Instant,
         client: IpAddr,
-        hosts: impl IntoIterator<Item = &'a str>,
+        (own, common): (impl Iterator<Item = &'a str>, impl Iterator<Item = &'a str>),
         source: &mut impl Source,
     ) {
         let mut wanted = BTreeSet::new();
-        for host in hosts {
-            if wanted.len() < HOSTS_PER_CLIENT && Name::new(host).is_some() {
+        let own = own.map(|host| (host, OWN_PER_CLIENT));
+        for (host, most) in own.chain(common.map(|host| (host, HOSTS_PER_CLIENT))) {
+            if wanted.len() < most && Name::new(host).is_some() {
                 wanted.insert(host);
             }
         }
@@ -136,6 +142,14 @@ impl Names {
         for nth in (0u16..).take(count) {
             self.set_timer(HostId { client, nth });
         }
+    }
+
+    /// Tells of all names of `client` that have addresses as if they had changed: other rules use them.
+    pub fn tell_again(&mut self, client: IpAddr) {
+        let hosts = self.clients.get(&client).map_or(&[][..], Vec::as_slice);
+        let known = (0u16..).zip(hosts).filter(|(_, host)| host.known.len() > 0);
+        let ids: Vec<_> = known.map(|(nth, _)| HostId { client, nth }).collect();
+        ids.into_iter().for_each(|id| self.tell_change(id));
     }
 
     /// A client's vif is gone, and with it what it asked.
@@ -229,10 +243,11 @@ impl Names {
         addrs: &'a [IpAddr],
         query: &'a Query<'_>,
     ) -> impl Iterator<Item = HostId> + 'a {
-        addrs.iter().filter(|addr| Kind::of(**addr) == query.kind).filter_map(|client| {
-            let hosts = self.clients.get(client)?;
-            let nth = hosts.iter().position(|host| query.is_for(&host.name))?;
-            Some(HostId { client: *client, nth: u16::try_from(nth).ok()? })
+        addrs.iter().filter(|addr| Kind::of(**addr) == query.kind).flat_map(|client| {
+            // One name may be written in two ways: with a dot at its end, and without.
+            let hosts = (0u16..).zip(self.clients.get(client).into_iter().flatten());
+            let asked = hosts.filter(|(_, host)| query.is_for(&host.name));
+            asked.map(|(nth, _)| HostId { client: *client, nth })
         })
     }
 

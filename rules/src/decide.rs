@@ -2,7 +2,7 @@
 //! this finds it quickly.
 
 use crate::qubes::Trees;
-use crate::{Action, Note, Policy, Query, Rate, RuleId, Then};
+use crate::{Action, HostTable, Note, Policy, Query, Rate, RuleId, Then};
 
 /// What is to be done with a new flow, and who said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,15 @@ pub enum OwnRule {
 }
 
 impl Policy {
-    /// Decides a new flow. `own` holds the VMs' own rules, for policies that hand over to them.
+    /// Decides a new flow. `own` holds the VMs' own rules, for policies that hand over to them, and
+    /// `hosts` what names stand for, for policies with names in them.
     ///
     /// The first rule that matches in the block for the direction decides. It is found by
     /// an index once [`Policy::settle`] has prepared it, and before that by asking one rule after the
     /// other.
     #[must_use]
-    pub fn decide(&self, query: &Query, own: &Trees) -> Decision {
-        let Some((id, rule)) = self.first_match(query) else {
+    pub fn decide(&self, query: &Query, own: &Trees, hosts: &HostTable) -> Decision {
+        let Some((id, rule)) = self.first_match(query, hosts) else {
             let (action, rule) = (Action::Drop, RuleId::DEFAULT);
             return Decision { action, rule, log: None, limit: None, own: None };
         };

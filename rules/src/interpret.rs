@@ -1,14 +1,14 @@
 //! What a policy means. This interpreter is the definition: it looks at one rule after the other
 //! and at every range of every set, and whatever is faster is tested against it.
 //!
-//! In: a policy, the VMs' own rules and the first packet of a flow. Out: a [`Decision`], or the
+//! In: a policy, the VMs' own rules, what names stand for, and the first packet of a flow. Out: a [`Decision`], or the
 //! condition for which one rule does not speak of the packet. Never: asked by the firewall itself,
 //! which uses [`Policy::decide`].
 
 use crate::qubes::Trees;
 use crate::{
-    Action, AddrSet, Decision, OwnRule, Point, Policy, Query, RangeSet, RejectKind, Rule, RuleId,
-    Then, Traffic, Transport, What,
+    Action, AddrSet, Decision, HostTable, OwnRule, Point, Policy, Query, RangeSet, RejectKind,
+    Rule, RuleId, Then, Traffic, Transport, What,
 };
 use core::net::IpAddr;
 
@@ -40,9 +40,9 @@ pub enum Condition {
 ///    decides. The last rule of a block has none, so there always is one.
 /// 3. Where that rule says `qubes`, the VM's own rules are asked in the same way.
 #[must_use]
-pub fn interpret(policy: &Policy, own: &Trees, query: &Query) -> Decision {
+pub fn interpret(policy: &Policy, own: &Trees, hosts: &HostTable, query: &Query) -> Decision {
     for (id, rule) in policy.block(query.from, query.to) {
-        if failing(rule, query).is_some() {
+        if failing(rule, hosts, query).is_some() {
             continue;
         }
         let (action, own) = match rule.then {
@@ -65,7 +65,8 @@ pub fn interpret_own(own: &Trees, query: &Query) -> (Action, OwnRule) {
     let refuse = Action::Reject(RejectKind::AdminProhibited);
     let Some((rules, otherwise)) = own.of(query.src) else { return (refuse, OwnRule::Blocked) };
     for rule in rules {
-        if let (None, Then::Do(action)) = (failing(rule, query), rule.then) {
+        let failing = failing(rule, &HostTable::new(), query);
+        if let (None, Then::Do(action)) = (failing, rule.then) {
             return (action, OwnRule::Number(u16::try_from(rule.line).unwrap_or(u16::MAX)));
         }
     }
@@ -73,8 +74,11 @@ pub fn interpret_own(own: &Trees, query: &Query) -> (Action, OwnRule) {
 }
 
 /// The first condition of `rule` that does not hold for `query`; `None` if it matches.
+///
+/// `to` holds for the addresses the rule says, and for those that one of its names stands for at this
+/// moment in the eyes of the sender. A name that stands for nothing adds nothing.
 #[must_use]
-pub fn failing(rule: &Rule, query: &Query) -> Option<Condition> {
+pub fn failing(rule: &Rule, hosts: &HostTable, query: &Query) -> Option<Condition> {
     let traffic = match &rule.what {
         What::Any => true,
         What::Of(kinds) => kinds.iter().any(|kind| is_of(kind, query)),
@@ -85,7 +89,9 @@ pub fn failing(rule: &Rule, query: &Query) -> Option<Condition> {
     if !holds(&rule.src, query.src) {
         return Some(Condition::Source);
     }
-    if !holds(&rule.dst, query.dst) {
+    let known = hosts.of(query.src, query.dst);
+    let named = rule.hosts.iter().flat_map(|hosts| hosts.names()).any(|name| known.contains(name));
+    if !named && !holds(&rule.dst, query.dst) {
         return Some(Condition::Destination);
     }
     let (when, header) = (rule.when.as_ref()?, &query.header);

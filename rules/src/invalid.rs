@@ -3,7 +3,11 @@
 //! In: the parts of a policy, wherever they come from. Out: nothing, or the first thing that is wrong
 //! with them. Never: a repair.
 
-use crate::{Action, DnsRedirect, Parts, RejectKind, Rule, Then, What, Zone};
+use crate::{
+    Action, DnsRedirect, HOSTS_MAX, HOSTS_PER_RULE, HostName, Parts, RejectKind, Rule, Then, What,
+    Zone,
+};
+use alloc::collections::BTreeSet;
 use core::fmt;
 use core::net::IpAddr;
 
@@ -27,6 +31,12 @@ pub enum Invalid {
     QubesFromUplink(u32),
     /// The rule on this line matches nothing.
     MatchesNothing(u32),
+    /// The rule on this line says a host name that cannot be resolved, or in another place than among
+    /// the destinations of clients' flows to an uplink.
+    Host(u32),
+    /// The rule on this line says more than [`HOSTS_PER_RULE`] host names, or the first one above
+    /// [`HOSTS_MAX`].
+    ManyHosts(u32),
     /// A virtual resolver without a real one of its family.
     NoResolver(IpAddr),
     /// The rule on this line looks at TCP flags of what is not TCP.
@@ -69,10 +79,24 @@ impl Parts {
                 return Err(Invalid::NoVerdict(from, to));
             }
             block.rules.iter().try_for_each(|rule| check_rule(from, rule))?;
+            block.rules.iter().try_for_each(|rule| check_hosts((from, to), rule))?;
         }
+        self.check_number_of_hosts()?;
         self.masquerade.iter().try_for_each(|&(from, to)| check_direction(from, to))?;
         self.services.check()?;
         self.redirect_dns.as_ref().map_or(Ok(()), check_redirect)
+    }
+
+    fn check_number_of_hosts(&self) -> Result<(), Invalid> {
+        let mut all = BTreeSet::new();
+        for rule in self.blocks.iter().flat_map(|block| &block.rules) {
+            let Some(hosts) = &rule.hosts else { continue };
+            all.extend(hosts.names());
+            if hosts.names().len() > HOSTS_PER_RULE || all.len() > HOSTS_MAX {
+                return Err(Invalid::ManyHosts(rule.line));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -98,7 +122,7 @@ fn check_direction(from: Zone, to: Zone) -> Result<(), Invalid> {
 
 fn check_rule(from: Zone, rule: &Rule) -> Result<(), Invalid> {
     let matches_nothing = rule.src.is_empty()
-        || rule.dst.is_empty()
+        || (rule.dst.is_empty() && rule.hosts.is_none())
         || matches!(&rule.what, What::Of(kinds) if kinds.is_empty())
         || rule.when.as_ref().is_some_and(|when| when.is_empty());
     if matches_nothing {
@@ -121,6 +145,17 @@ fn check_rule(from: Zone, rule: &Rule) -> Result<(), Invalid> {
     }
 }
 
+/// Only clients ask resolvers, and only what is in the world has a name there.
+fn check_hosts((from, to): (Zone, Zone), rule: &Rule) -> Result<(), Invalid> {
+    let Some(hosts) = &rule.hosts else { return Ok(()) };
+    let outward = from == Zone::Clients && to != Zone::Clients;
+    let sound = |name: &HostName| HostName::new(name.as_str()).as_ref() == Ok(name);
+    match outward && hosts.names().iter().all(sound) {
+        true => Ok(()),
+        false => Err(Invalid::Host(rule.line)),
+    }
+}
+
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -135,6 +170,14 @@ impl fmt::Display for Invalid {
                 write!(f, "the rule on line {line} asks the uplink for a VM's rules")
             }
             Self::MatchesNothing(line) => write!(f, "the rule on line {line} matches nothing"),
+            Self::Host(line) => {
+                write!(f, "the rule on line {line} says a host name where none can be known")
+            }
+            Self::ManyHosts(line) => write!(
+                f,
+                "more than {HOSTS_PER_RULE} host names in the rule on line {line}, or more than \
+                 {HOSTS_MAX} up to there"
+            ),
             Self::NoResolver(asked) => write!(f, "no real resolver of the family of {asked}"),
             Self::FlagsWithoutTcp(line) => {
                 write!(f, "the rule on line {line} looks at flags of what is not TCP")

@@ -16,7 +16,7 @@ mod build;
 mod tests;
 mod view;
 
-use crate::{Query, Rule};
+use crate::{HostName, Query, Rule};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use build::{Build, SHAPES};
@@ -96,11 +96,14 @@ impl Index {
         !matches!(self, Self::Building(_))
     }
 
-    /// The position of the first rule that matches.
-    pub(crate) fn first(&self, rules: &[Rule], query: &Query) -> Option<usize> {
+    /// The position of the first rule that matches `query`, whose sender knows its destination by the
+    /// names `named`.
+    pub(crate) fn first(&self, rules: &[Rule], query: &Query, named: &[HostName]) -> Option<usize> {
         match self {
-            Self::Linear | Self::Building(_) => rules.iter().position(|rule| rule.matches(query)),
-            Self::Ready(matcher) => matcher.first(rules, query),
+            Self::Linear | Self::Building(_) => {
+                rules.iter().position(|rule| rule.matches(query, named))
+            }
+            Self::Ready(matcher) => matcher.first(rules, query, named),
         }
     }
 
@@ -126,7 +129,7 @@ impl Node {
 }
 
 impl Matcher {
-    fn first(&self, rules: &[Rule], query: &Query) -> Option<usize> {
+    fn first(&self, rules: &[Rule], query: &Query, named: &[HostName]) -> Option<usize> {
         let (pane, point) = locate(query);
         let likeness = Likeness::of(pane, &point);
         let trees = self.panes.get(pane)?;
@@ -139,7 +142,7 @@ impl Matcher {
             let leaf = self.leaf(end);
             for candidate in leaf.iter().take_while(|candidate| candidate.rule < best) {
                 if candidate.may_match(&likeness)
-                    && (candidate.exact || matches(rules, candidate.rule, query))
+                    && (candidate.exact || matches(rules, candidate.rule, query, named))
                 {
                     best = candidate.rule;
                     break;
@@ -182,6 +185,6 @@ impl Matcher {
     }
 }
 
-fn matches(rules: &[Rule], number: u32, query: &Query) -> bool {
-    rules.get(number as usize).is_some_and(|rule| rule.matches(query))
+fn matches(rules: &[Rule], number: u32, query: &Query, named: &[HostName]) -> bool {
+    rules.get(number as usize).is_some_and(|rule| rule.matches(query, named))
 }

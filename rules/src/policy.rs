@@ -4,8 +4,12 @@
 //! only if every block ends in a verdict and every rule can be obeyed.
 
 use crate::matcher::Index;
-use crate::{AddrSet, Family, Invalid, Query, Rule, RuleId, Services, Zone};
+use crate::{
+    AddrSet, Family, HostName, HostSet, HostTable, Invalid, Query, Rule, RuleId, Services, Zone,
+};
+use alloc::collections::BTreeSet;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
@@ -71,6 +75,8 @@ pub struct Policy {
     /// One for each block.
     indices: Vec<Index>,
     looks_at_headers: bool,
+    /// The sources and the names of each rule that has names.
+    named: Vec<(Arc<AddrSet>, Arc<HostSet>)>,
 }
 
 impl Policy {
@@ -82,9 +88,11 @@ impl Policy {
         parts.check()?;
         let digest = Digest::of(&crate::blob::encode_body(&parts)?);
         let indices = parts.blocks.iter().map(|block| Index::new(&block.rules)).collect();
-        let mut rules = parts.blocks.iter().flat_map(|block| &block.rules);
-        let looks_at_headers = rules.any(|rule| rule.when.is_some());
-        Ok(Self { parts, digest, indices, looks_at_headers })
+        let rules = || parts.blocks.iter().flat_map(|block| &block.rules);
+        let looks_at_headers = rules().any(|rule| rule.when.is_some());
+        let named = rules().filter_map(|rule| Some((rule.src.clone(), rule.hosts.clone()?)));
+        let named = named.collect();
+        Ok(Self { parts, digest, indices, looks_at_headers, named })
     }
 
     /// Goes on preparing to decide quickly, for about as long as `work` rules take to be looked at
@@ -114,6 +122,19 @@ impl Policy {
     #[must_use]
     pub const fn looks_at_headers(&self) -> bool {
         self.looks_at_headers
+    }
+
+    /// Whether some rule says a host name, so that what they stand for has to be known.
+    #[must_use]
+    pub const fn has_hosts(&self) -> bool {
+        !self.named.is_empty()
+    }
+
+    /// The names that rules about flows of `client` say.
+    #[must_use]
+    pub fn hosts_of(&self, client: IpAddr) -> BTreeSet<&HostName> {
+        let rules = self.named.iter().filter(|(src, _)| src.contains(client));
+        rules.flat_map(|(_, hosts)| hosts.names()).collect()
     }
 
     /// Its fingerprint.
@@ -174,10 +195,11 @@ impl Policy {
     }
 
     /// The first rule that matches `query` in the block for its direction.
-    pub(crate) fn first_match(&self, query: &Query) -> Option<(RuleId, &Rule)> {
+    pub(crate) fn first_match(&self, query: &Query, hosts: &HostTable) -> Option<(RuleId, &Rule)> {
         let here = |block: &Block| (block.from, block.to) == (query.from, query.to);
         let (first, block, index) = self.blocks().find(|(_, block, _)| here(block))?;
-        let position = index.first(&block.rules, query)?;
+        let named = if self.has_hosts() { hosts.of(query.src, query.dst) } else { &[] };
+        let position = index.first(&block.rules, query, named)?;
         let id = first.saturating_add(u32::try_from(position).unwrap_or(u32::MAX));
         Some((RuleId(id), block.rules.get(position)?))
     }

@@ -9,6 +9,6 @@ mod grammar;
 mod tree;
 mod trees;
 
-pub use grammar::{HostName, Proto, RuleError, RuleText, Target, Verdict};
+pub use grammar::{Proto, RuleError, RuleText, Target, Verdict};
 pub use tree::{RULES_MAX, Tree, TreeError};
 pub use trees::Trees;

@@ -1,6 +1,8 @@
 //! One rule: what it matches, and what then happens.
 
-use crate::{Action, AddrSet, Conditions, Family, Note, PortSet, Query, Rate, Transport};
+use crate::{
+    Action, AddrSet, Conditions, Family, HostName, HostSet, Note, PortSet, Query, Rate, Transport,
+};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -35,6 +37,9 @@ pub struct Rule {
     pub src: Arc<AddrSet>,
     /// Destination addresses.
     pub dst: Arc<AddrSet>,
+    /// Names whose addresses are destinations too, whatever they are at the time. Shared, as most
+    /// rules have none.
+    pub hosts: Option<Arc<HostSet>>,
     /// Protocols, ports and ICMP types.
     pub what: What,
     /// What it demands of the rest of the header; `None` is nothing. Shared, as most rules demand
@@ -98,13 +103,18 @@ pub enum Then {
 }
 
 impl Rule {
-    /// Whether all its conditions hold for `query`.
+    /// Whether all its conditions hold for `query`, whose sender knows its destination by the names
+    /// `named`.
     #[must_use]
-    pub fn matches(&self, query: &Query) -> bool {
+    pub fn matches(&self, query: &Query, named: &[HostName]) -> bool {
         self.what.matches(query)
             && self.src.contains(query.src)
-            && self.dst.contains(query.dst)
+            && (self.dst.contains(query.dst) || self.has_host(named))
             && self.when.as_ref().is_none_or(|when| when.hold(&query.header))
+    }
+
+    fn has_host(&self, named: &[HostName]) -> bool {
+        self.hosts.as_ref().is_some_and(|hosts| hosts.has_one_of(named))
     }
 
     /// Whether it matches every packet there is.

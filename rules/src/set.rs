@@ -33,7 +33,7 @@ macro_rules! points {
 points!(u8, u16, u32, u128);
 
 /// A set of values as sorted, disjoint, non-adjacent inclusive ranges.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RangeSet<T>(Vec<(T, T)>);
 
 /// A set of TCP or UDP ports.
@@ -145,7 +145,7 @@ impl<T: Point> RangeSet<T> {
 }
 
 /// A set of addresses of both families.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AddrSet {
     /// Its IPv4 addresses, as numbers.
     pub v4: RangeSet<u32>,

@@ -67,6 +67,7 @@ pub fn begin<H: Hypervisor, M: Memory>(
         }
     };
     firewall.limit_own_rules(Qubes::<H>::rules_max(shares.qubes));
+    firewall.limit_hosts(shares.hosts);
     let (flows, clients) = (firewall.flows_max(), shares.clients);
     console.say(
         &mut h,

@@ -25,6 +25,12 @@ const CLIENT: usize = 12 << 10;
 /// What dom0 says gets one part in so many of what clients could have.
 const QUBES_SHARE: usize = 4;
 
+/// Names in the policy get one part in so many of it.
+const HOSTS_SHARE: usize = 16;
+
+/// One name as one client address knows it, with its addresses.
+const HOST: usize = 1 << 10;
+
 /// What a policy that comes later may take at least, beside the one it replaces.
 const POLICY: usize = 256 << 10;
 
@@ -44,6 +50,8 @@ pub(super) struct Shares {
     pub(super) clients: u16,
     /// Bytes of the longest blob there is room for while the firewall runs.
     pub(super) blob: usize,
+    /// Names in the policy that are resolved, each counted for each client address.
+    pub(super) hosts: usize,
     /// Bytes for what Qubes' dom0 says: its database, and the rules in it.
     pub(super) qubes: usize,
 }
@@ -76,13 +84,15 @@ impl Shares {
         let flows = left / FLOWS_SHARE;
         let rest = (left - flows).saturating_sub(UPLINK + OTHERS + POLICY);
         let qubes = rest / QUBES_SHARE;
+        let hosts = rest / HOSTS_SHARE / HOST;
+        let rest = rest - hosts * HOST;
         let clients = (rest - qubes) / CLIENT;
         if clients < CLIENTS_MIN {
             return Err(TooLittle { free, further });
         }
         let clients = u16::try_from(clients).unwrap_or(u16::MAX).min(clients_max);
         let blob = (POLICY + rest - qubes - usize::from(clients) * CLIENT) / POLICY_COST;
-        Ok(Self { flows: Budget { bytes: flows }, clients, blob, qubes })
+        Ok(Self { flows: Budget { bytes: flows }, clients, blob, hosts, qubes })
     }
 }
 
@@ -97,8 +107,8 @@ mod tests {
             let shares = Shares::of(free, uplinks, u16::MAX).unwrap();
             let clients = usize::from(shares.clients) * CLIENT;
             let policy = shares.blob * POLICY_COST;
-            let all =
-                shares.flows.bytes + uplinks * UPLINK + OTHERS + clients + policy + shares.qubes;
+            let said = shares.qubes + shares.hosts * HOST;
+            let all = shares.flows.bytes + uplinks * UPLINK + OTHERS + clients + policy + said;
             assert!(all <= free && free - all < 2 * CLIENT && policy > POLICY - CLIENT);
         }
     }

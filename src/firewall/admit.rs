@@ -48,9 +48,10 @@ impl Firewall {
         if mac.is_some_and(|mac| !may_use(policy, inside, mac)) {
             return Ruling::unasked(Some(DropReason::SpoofedSource));
         }
+        let hosts = &self.hosts.table;
         let decision = match policy.looks_at_headers() || is_icmp(query) {
-            true => policy.decide(&looked_at(packet, state, query), &self.own),
-            false => policy.decide(query, &self.own),
+            true => policy.decide(&looked_at(packet, state, query), &self.own, hosts),
+            false => policy.decide(query, &self.own, hosts),
         };
         self.counters.rules.count(decision.rule);
         let line = policy.rule(decision.rule).map(|(_, rule)| rule.line).filter(|line| *line != 0);

@@ -76,6 +76,15 @@ pub enum Event {
         /// Its Ethernet address.
         mac: Mac,
     },
+    /// So many names of the policy are not resolved for this client: there is no memory for them.
+    HostsLeftOut {
+        /// Its address.
+        client: IpAddr,
+        /// How many.
+        hosts: usize,
+    },
+    /// The policy has host names, and no resolver is known that could be asked for them.
+    NobodyToAsk,
     /// So many lines were left out.
     Lost(u64),
 }
@@ -115,6 +124,14 @@ impl fmt::Display for Line<'_> {
                 write!(f, "next hop on the uplink is at {mac}")
             }
             Event::NextHop { uplink, mac } => write!(f, "next hop on uplink {uplink} is at {mac}"),
+            Event::HostsLeftOut { client, hosts } => {
+                write!(f, "WARNING: no memory for {hosts} host names of {}", self.policy)?;
+                write!(f, " for {client}: for it they stand for nothing")
+            }
+            Event::NobodyToAsk => {
+                write!(f, "WARNING: host names of {} stand for nothing: no resolver", self.policy)?;
+                f.write_str(" is known (`redirect dns`, or dnsto= on the command line)")
+            }
             Event::Lost(lines) => write!(f, "{lines} lines left out"),
         }
     }

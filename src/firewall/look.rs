@@ -55,7 +55,7 @@ impl Firewall {
     #[must_use]
     pub fn explain(&self, query: &Query) -> String {
         let Some(policy) = &self.policy else { return format!("drop {query}, no policy") };
-        let decision = policy.decide(query, &self.own);
+        let decision = policy.decide(query, &self.own, &self.hosts.table);
         let verdict = match decision.action {
             Action::Accept => "accept",
             Action::Drop => "drop",

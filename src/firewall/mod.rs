@@ -16,6 +16,7 @@ mod epochs;
 mod fragments;
 mod hairpin;
 mod hop;
+mod hosts;
 mod inbound;
 mod limit;
 mod links;
@@ -48,6 +49,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 use emit::fits;
 use epochs::Epochs;
+use hosts::Hosts;
 use limit::Rates;
 use links::{Links, Reach, Side};
 use log::Journal;
@@ -119,6 +121,8 @@ pub struct Firewall {
     own: Trees,
     /// Which addresses the names in them stand for.
     names: Names,
+    /// The same for names in the policy.
+    hosts: Hosts,
     /// Count up with every change of the rules; flows accepted before are asked again.
     epochs: Epochs,
     /// What rules that keep to a rate have spent.
@@ -179,6 +183,7 @@ impl Firewall {
             policy: config.policy,
             own: Trees::default(),
             names: Names::new(nat.draw_key()),
+            hosts: Hosts::new(usize::MAX),
             epochs: Epochs::new(config.nat.slots),
             level: config.log,
             fragments: Fragments::new(config.nat.slots, nat.draw_key()),
@@ -281,9 +286,10 @@ impl Firewall {
         let names = self.ask_for_names(now, out).map(|due| due.min(now + HEARTBEAT));
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         let rules = self.settle(now);
+        let nobody = self.say_who_is_missing(now);
         self.send_syslog(now, out);
         let log = self.can_send_syslog().then_some(now);
-        [nat, rules, names, log, self.ways.deadline()].into_iter().flatten().min()
+        [nat, rules, names, nobody, log, self.ways.deadline()].into_iter().flatten().min()
     }
 
     /// A domain that was paused, or whose machine slept, finds its flows as old as it left them.

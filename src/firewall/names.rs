@@ -1,17 +1,18 @@
-//! Names in the rules of clients' own VMs: how the firewall asks for them, and learns from what clients
-//! are told.
+//! Names in rules, of clients' own VMs and of the policy: how the firewall asks for them, and learns from
+//! what clients are told.
 //!
 //! In: queries and answers that pass, answers to our own queries, clients that come and go. Out: queries
 //! of our own, and rules that know the addresses of their names before the packets that need them. Never:
 //! a packet that waits, is changed or dropped because of a name, or an answer that is believed although it
 //! was not asked for.
 
-use super::Firewall;
+use super::{Event, Firewall};
 use super::is_martian;
 use super::links::Links;
 use super::ways::Ways;
 use core::net::IpAddr;
 use nat::Nat;
+use rules::HostName;
 use wire::{
     DropReason, Instant, Outbox, Packet, Port, Proto, REPLY_MAX, Transport, Unparsed, Uplink,
     Verdict, reply,
@@ -83,9 +84,18 @@ impl Firewall {
         if !is_there {
             self.own.forget_hosts(client);
         }
-        let Self { names, nat, links, ways, own, .. } = self;
-        let hosts = own.hosts(client).filter(|_| is_there).map(|host| host.as_str());
-        names.set_hosts(now, client, hosts, &mut Rest { now, nat, links, ways });
+        let Self { names, nat, links, ways, own, policy, hosts, .. } = self;
+        let of_policy = policy.as_ref().filter(|_| is_there).map(|policy| policy.hosts_of(client));
+        let (admitted, left_out) = hosts.admit(client, of_policy.unwrap_or_default());
+        let own = own.hosts(client).filter(|_| is_there).map(HostName::as_str);
+        let used = (own, admitted.into_iter().map(HostName::as_str));
+        names.set_hosts(now, client, used, &mut Rest { now, nat, links, ways });
+        // What was known of a name already is news to rules that did not use it.
+        names.tell_again(client);
+        self.obey_names();
+        if left_out > 0 {
+            self.journal.push(now, Event::HostsLeftOut { client, hosts: left_out });
+        }
     }
 
     /// The resolvers that answer have changed, or may have.
@@ -95,6 +105,7 @@ impl Firewall {
         let reals = dns.map(|dns| dns.reals.clone()).unwrap_or_default();
         let (names, mut rest) = self.with_names(now);
         names.set_resolvers(now, &reals, &mut rest);
+        self.look_for_resolvers(now);
     }
 
     /// Nothing ran for so long.
@@ -220,7 +231,10 @@ impl Firewall {
         while let Some(change) = self.names.next_change() {
             let names::Change { client, host, addrs, whole } = change;
             let Ok(host) = host.parse() else { continue };
-            if self.own.set_host(client, host, addrs, whole) {
+            let policy = self.policy.as_ref();
+            let in_policy = policy.is_some_and(|policy| policy.hosts_of(client).contains(&host));
+            let changed = in_policy && self.hosts.table.set(client, &host, &addrs);
+            if self.own.set_host(client, host, addrs, whole) | changed {
                 self.ask_again_about(client);
             }
         }

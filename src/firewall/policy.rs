@@ -25,6 +25,7 @@ impl Firewall {
         self.take_services(self.last);
         self.epochs.change_all();
         self.take_resolvers(self.last);
+        self.take_hosts(self.last);
     }
 
     /// The rules as they are.

@@ -104,7 +104,10 @@ fn severity(event: &Event) -> Severity {
         Event::Flow { refused: Some(DropReason::RuleDrop | DropReason::RuleReject), .. } => {
             Severity::Notice
         }
-        Event::Flow { refused: Some(_), .. } | Event::Lost(_) => Severity::Warning,
+        Event::Flow { refused: Some(_), .. }
+        | Event::Lost(_)
+        | Event::HostsLeftOut { .. }
+        | Event::NobodyToAsk => Severity::Warning,
         Event::Dropped { .. } => Severity::Notice,
         _ => Severity::Info,
     }

@@ -29,7 +29,8 @@ fn is_same(found: &Difference) -> bool {
 /// Prints what differs between two files.
 pub(crate) fn print((old, new): (&Path, &Path), found: &Difference) {
     for change in &found.changes {
-        println!("{} -> {}: {}", change.packet.from, change.packet.to, change.packet);
+        let (from, to) = (change.packet.packet.from, change.packet.packet.to);
+        println!("{from} -> {to}: {}", change.packet);
         println!("  was {}\n      {}", change.old.does, at(old, &change.old));
         println!("  now {}\n      {}", change.new.does, at(new, &change.new));
     }
@@ -48,9 +49,10 @@ pub(crate) fn print((old, new): (&Path, &Path), found: &Difference) {
 fn value(found: &Difference, same: bool) -> serde_json::Value {
     let changes = found.changes.iter().map(|change| {
         json!({
-            "packet": change.packet.to_string(),
-            "from": change.packet.from.to_string(),
-            "to": change.packet.to.to_string(),
+            "packet": change.packet.packet.to_string(),
+            "from": change.packet.packet.from.to_string(),
+            "to": change.packet.packet.to.to_string(),
+            "hosts": crate::hosts(&change.packet),
             "old": rule(&change.old),
             "new": rule(&change.new),
         })

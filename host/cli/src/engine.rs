@@ -7,7 +7,7 @@
 //! address there. It is put to the firewall as the server sent it, to where the firewall had let the
 //! client's packet leave from.
 
-use rules::{Policy, RuleId};
+use rules::{HostName, Policy, RuleId};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -132,6 +132,11 @@ impl Engine {
         let counts = vec![0; policy.rule_ids().count()];
         let (last, names, back) = (Duration::ZERO, names(policy), HashMap::new());
         Ok(Self { firewall, now, last, clients: known, names, back, counts })
+    }
+
+    /// Takes it that `host` stands for `addr` in the eyes of `client`.
+    pub(crate) fn suppose(&mut self, client: IpAddr, host: &HostName, addr: IpAddr) {
+        self.firewall.suppose(client, host, &[addr]);
     }
 
     /// Puts an IP packet of `len` bytes, of which these were captured, to the firewall. If it comes from

@@ -36,7 +36,8 @@ pub(crate) fn run(file: &Path, packet: &str, json: bool) -> Result<bool, Unusabl
 
 fn print(file: &Path, one: &Explanation) {
     let vm = one.vm.as_ref().map(|vm| format!(" (vm {vm})")).unwrap_or_default();
-    println!("{} -> {}: {}{vm}", one.packet.from, one.packet.to, one.packet);
+    let (from, to) = (one.packet.from, one.packet.to);
+    println!("{from} -> {to}: {}{vm}", one.example());
     if one.is_led_on() {
         println!("  nat: it was sent to {}", one.sent);
     }
@@ -87,6 +88,7 @@ fn value(one: &Explanation, outcome: Option<String>) -> Value {
         "to": one.packet.to.to_string(),
         "sent_to": one.is_led_on().then(|| one.sent.to_string()),
         "vm": one.vm,
+        "hosts": crate::hosts(&one.example()),
         "passed": passed.collect::<Vec<_>>(),
         "rule": rule(&one.rule),
         "action": one.decision.action.to_string(),

@@ -355,6 +355,11 @@ fn rule(named: &Named) -> Value {
     json!({ "line": named.line, "text": named.text, "does": named.does })
 }
 
+/// The host names an example takes to stand for its destination.
+fn hosts(example: &lang::Example) -> Vec<&str> {
+    example.hosts.iter().map(rules::HostName::as_str).collect()
+}
+
 /// `my.tide:7: accept tcp 443`
 fn at(file: &Path, named: &Named) -> String {
     match named.line {

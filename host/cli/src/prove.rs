@@ -14,18 +14,23 @@ pub(crate) fn run(file: &Path, claim: &str, json: bool) -> Result<bool, Unusable
     };
     let holds = matches!(proof, Proof::Holds);
     if json {
-        let (packet, by) = match &proof {
-            Proof::Fails(shown) => (Some(shown.0.to_string()), Some(rule(&shown.1))),
+        let (example, by) = match &proof {
+            Proof::Fails(shown) => (Some(&shown.0), Some(rule(&shown.1))),
             Proof::Holds | Proof::Nothing | Proof::Unknown => (None, None),
         };
+        let packet = example.map(|example| example.packet.to_string());
+        let hosts = example.map(crate::hosts);
         let answer = answer(&proof);
-        println!("{:#}", json!({ "ok": true, "answer": answer, "packet": packet, "rule": by }));
+        let told = json!({
+            "ok": true, "answer": answer, "packet": packet, "hosts": hosts, "rule": by,
+        });
+        println!("{told:#}");
         return Ok(holds);
     }
     println!("{}", answer(&proof));
     if let Proof::Fails(shown) = &proof {
-        let (packet, by) = shown.as_ref();
-        println!("  {} -> {}: {packet}", packet.from, packet.to);
+        let (example, by) = shown.as_ref();
+        println!("  {} -> {}: {example}", example.packet.from, example.packet.to);
         println!("  {}", at(file, by));
     }
     Ok(holds)

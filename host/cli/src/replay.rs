@@ -78,6 +78,9 @@ pub(crate) fn described(policy: &Policy, one: &Explanation) -> Option<String> {
     let inside = ends.into_iter().filter(|(zone, _)| *zone == Zone::Clients);
     let clients: Vec<_> = inside.map(|(_, addr)| client(policy, vec![addr])).collect();
     let mut engine = Engine::new(policy, &clients).ok()?;
+    if let Some(host) = &one.host {
+        engine.suppose(asked.src, host, asked.dst);
+    }
     let fate = engine.offer(policy, (Duration::ZERO, by), &bytes, bytes.len());
     Some(outcome(policy, &fate))
 }

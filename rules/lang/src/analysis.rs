@@ -9,6 +9,7 @@ pub(crate) mod change;
 pub(crate) mod claim;
 pub(crate) mod findings;
 pub(crate) mod layers;
+pub(crate) mod named;
 pub(crate) mod space;
 pub(crate) mod witness;
 

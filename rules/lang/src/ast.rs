@@ -1,7 +1,9 @@
 //! A policy as it was written: names not yet tied to anything, each piece with its place.
 
 use crate::Span;
-use rules::{Action, Balance, Family, Note, Ported, Rate, RejectKind, State, Timeout, Uplink};
+use rules::{
+    Action, Balance, Family, HostName, Note, Ported, Rate, RejectKind, State, Timeout, Uplink,
+};
 use std::net::IpAddr;
 
 /// A name that was written somewhere.
@@ -71,6 +73,8 @@ pub(crate) enum VmItem {
 pub(crate) enum Addresses<'a> {
     Range(IpAddr, IpAddr),
     Named(Name<'a>),
+    /// `host NAME`
+    Host(HostName, Span),
 }
 
 /// A kind of traffic.
@@ -282,6 +286,8 @@ pub(crate) struct End<'a> {
 pub(crate) enum Host<'a> {
     Addr(IpAddr),
     Vm(Name<'a>),
+    /// An address that this name stands for.
+    Called(HostName),
     /// The firewall itself, whatever its address.
     Firewall,
 }

@@ -3,15 +3,18 @@
 //! A described packet is put to [`Policy::decide`] as the firewall would put it: after the DNS
 //! redirect, before source translation.
 
+use crate::analysis::named::nameable;
+use crate::analysis::witness::Example;
 use crate::ast::{End, Expect, Host, Packet, Pair, Proto, Wanted, When};
 use crate::diagnostic::Report;
 use crate::lint::described;
 use crate::model::Model;
-use crate::names::Names;
+use crate::names::{Names, misplaced};
 use crate::questions::Sent;
 use rules::qubes::Trees;
 use rules::{
-    Action, Decision, Family, Header, Policy, Ported, Query, RuleId, State, Transport, Zone,
+    Action, Decision, Family, Header, HostName, HostTable, Policy, Ported, Query, RuleId, State,
+    Transport, Zone,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -33,9 +36,11 @@ pub(crate) fn check(model: &Model<'_>, report: &mut Report) {
 }
 
 /// A packet as rules see it, and where it was sent to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) packet: Query,
+    /// The name that stands for its destination, if it was sent to one.
+    pub(crate) host: Option<HostName>,
     pub(crate) sent: Sent,
     /// Whether it was sent to an address of the firewall and nothing leads on from there, so that no
     /// rule is asked.
@@ -43,9 +48,18 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// What is known of names.
+    pub(crate) fn hosts(&self) -> HostTable {
+        let mut table = HostTable::new();
+        if let Some(host) = &self.host {
+            table.set(self.packet.src, host, &[self.packet.dst]);
+        }
+        table
+    }
+
     /// What becomes of it.
     pub(crate) fn decision(&self, policy: &Policy) -> Decision {
-        let decision = policy.decide(&self.packet, &Trees::default());
+        let decision = policy.decide(&self.packet, &Trees::default(), &self.hosts());
         match self.stranded {
             true => Decision {
                 action: Action::Drop,
@@ -74,6 +88,10 @@ struct Checker<'c, 'r> {
 impl Asker<'_, '_> {
     /// One question for each pair of addresses of one family, and for each target of a forward.
     pub(crate) fn queries(&mut self, asked: &Packet<'_>) -> Option<Vec<Asked>> {
+        if matches!(asked.from.host, Host::Called(_)) {
+            misplaced(self.report, asked.from.span);
+            return None;
+        }
         let from = self.addrs(&asked.from)?;
         let to = self.addrs(&asked.to)?;
         let ports = self.ports(asked)?;
@@ -148,18 +166,23 @@ impl Asker<'_, '_> {
         let sent = Sent { to: (!own).then_some(dst), port: dport };
         let make = |(dst, dport)| {
             let packet = self.query(asked, zones, (src, dst), (sport, dport));
-            Asked { packet, sent, stranded }
+            let host = match &asked.to.host {
+                Host::Called(name) => Some(name.clone()),
+                Host::Addr(_) | Host::Vm(_) | Host::Firewall => None,
+            };
+            Asked { packet, host, sent, stranded }
         };
         targets.into_iter().map(make).collect()
     }
 
     fn addrs(&mut self, end: &End<'_>) -> Option<Vec<IpAddr>> {
-        match end.host {
-            Host::Addr(addr) => Some(vec![addr]),
+        match &end.host {
+            Host::Addr(addr) => Some(vec![*addr]),
             Host::Firewall => {
                 Some(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()])
             }
-            Host::Vm(name) => self.names.vm(name, self.report).map(<[_]>::to_vec),
+            Host::Vm(name) => self.names.vm(*name, self.report).map(<[_]>::to_vec),
+            Host::Called(_) => Some(whereabouts(self.policy).to_vec()),
         }
     }
 
@@ -175,10 +198,11 @@ impl Asker<'_, '_> {
             return Some((0, 0));
         }
         let Some(dport) = to.port else {
-            let help = match to.host {
+            let help = match &to.host {
                 Host::Addr(IpAddr::V6(addr)) => format!("write `[{addr}]:443`"),
                 Host::Addr(addr) => format!("write `{addr}:443`"),
                 Host::Vm(name) => format!("write `{}:443`", name.text),
+                Host::Called(name) => format!("write `host {name}:443`"),
                 Host::Firewall => "write `firewall:443`".to_owned(),
             };
             let message = "a port is missing";
@@ -261,6 +285,25 @@ impl Asker<'_, '_> {
     }
 }
 
+/// An address of each family that a host may have of which `policy` knows nothing else, as far as
+/// there is one.
+fn whereabouts(policy: &Policy) -> [IpAddr; 2] {
+    let free = nameable(policy);
+    let rules = policy.parts().blocks.iter().flat_map(|block| &block.rules);
+    let said: Vec<_> = rules.map(|rule| &*rule.dst).filter(|dst| !dst.is_any()).collect();
+    let fits = |addr: &IpAddr| free.contains(*addr) && !said.iter().any(|dst| dst.contains(*addr));
+    // RFC 5737, RFC 3849.
+    let v4 = [[192, 0, 2], [198, 51, 100], [203, 0, 113]].into_iter();
+    // The first numbers behind that stand for the firewall's own elsewhere.
+    let last = || [1].into_iter().chain(33..=254);
+    let mut v4 = v4.flat_map(|[a, b, c]| last().map(move |d| IpAddr::from([a, b, c, d])));
+    let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, n, 0, 0, 0, 0, 1]);
+    [
+        v4.find(fits).unwrap_or(IpAddr::from([192, 0, 2, 1])),
+        (0..=u16::MAX).map(v6).find(fits).unwrap_or(v6(0)),
+    ]
+}
+
 /// The header a description means: what is not said is as in a plain packet.
 fn header(when: &When) -> Header {
     let plain = Header::PLAIN;
@@ -279,7 +322,6 @@ fn header(when: &When) -> Header {
 
 impl Checker<'_, '_> {
     fn holds(&mut self, expect: &Expect<'_>, asked: &Asked) -> bool {
-        let query = &asked.packet;
         let decision = asked.decision(&self.model.policy);
         if expect.wanted.is(decision.action) && decision.own.is_none() {
             return true;
@@ -294,8 +336,9 @@ impl Checker<'_, '_> {
             return false;
         }
         let Decision { action, .. } = decision;
+        let example = Example { packet: asked.packet, hosts: asked.host.iter().cloned().collect() };
         let message =
-            format!("expected {}, but it is {action}: {}", expect.wanted, described(query));
+            format!("expected {}, but it is {action}: {}", expect.wanted, described(&example));
         let more = self.report.error("expect-failed", message, expect.span, "");
         match decided {
             Some(span) => more.see(span, "this rule decided"),

@@ -7,7 +7,7 @@ use crate::diagnostic::Report;
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Letters, digits and `_ . : / -`.
+    /// Letters, digits and `_ . : / -`; also `*.` before them, so that what is wrong with it can be said.
     Word,
     /// `->`
     Arrow,
@@ -39,7 +39,7 @@ pub(crate) fn lex<'a>(text: &'a str, report: &mut Report) -> Vec<Token<'a>> {
             c if c.is_whitespace() => (None, c.len_utf8()),
             '{' | '}' | '[' | ']' | ',' | ';' | '=' => (Some(Kind::Mark(first)), 1),
             '-' if rest.starts_with("->") => (Some(Kind::Arrow), 2),
-            c if in_word(c) => (Some(Kind::Word), word_len(rest)),
+            c if in_word(c) || rest.starts_with("*.") => (Some(Kind::Word), word_len(rest)),
             _ => (None, strange_len(rest)),
         };
         let Some((piece, after)) = rest.split_at_checked(len) else { break };
@@ -67,7 +67,9 @@ const fn in_word(c: char) -> bool {
 
 /// A word ends before an arrow, so `a->b` is read as `a -> b`.
 fn word_len(text: &str) -> usize {
-    let end = text.find(|c| !in_word(c)).unwrap_or(text.len());
+    let star = text.len().saturating_sub(text.trim_start_matches('*').len());
+    let after = text.get(star..).and_then(|rest| rest.find(|c| !in_word(c)));
+    let end = after.map_or(text.len(), |len| len.saturating_add(star));
     let next = text.get(end..).unwrap_or("");
     let before_arrow = next.starts_with('>') && text.get(..end).is_some_and(|w| w.ends_with('-'));
     if before_arrow { end.saturating_sub(1) } else { end }

@@ -29,6 +29,7 @@ mod questions;
 mod source;
 mod words;
 
+pub use analysis::witness::Example;
 pub use codes::{Explained, codes, explain_code};
 pub use diagnostic::{Diagnostic, Label, Level};
 pub use format::format;

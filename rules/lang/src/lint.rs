@@ -2,9 +2,10 @@
 
 use crate::Span;
 use crate::analysis::findings::{self, Finding, Settled, What};
+use crate::analysis::witness::Example;
 use crate::diagnostic::{Level, More, Report};
 use crate::model::Model;
-use rules::{Query, RuleId, Zone};
+use rules::{Action, RuleId, Then, Zone};
 use std::collections::BTreeSet;
 
 /// Rules that are named as the reason for one finding; more would hide the point.
@@ -15,6 +16,7 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
     let written = |id: RuleId| model.span(id);
     idle_blocks(model, report);
     refused_forwards(model, report);
+    hosts(model, report);
     let all = findings::all(&model.policy);
     let asked = asked_somewhere(model, &all);
     for Finding { rule, what } in all {
@@ -37,7 +39,7 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
             }
             What::Covered { settled, .. } if settled.elsewhere && asked.contains(&span) => {}
             What::Covered { by, settled, packet } => {
-                let leaves = model.leaves_by(&packet).filter(|_| settled.elsewhere);
+                let leaves = model.leaves_by(&packet.packet).filter(|_| settled.elsewhere);
                 covered(report, span, &by, (settled, leaves), &packet, reasons);
             }
             What::Redundant { by, packet } => {
@@ -114,6 +116,30 @@ fn idle_blocks(model: &Model<'_>, report: &mut Report) {
     }
 }
 
+/// Reports host names that do less than they seem to.
+fn hosts(model: &Model<'_>, report: &mut Report) {
+    let policy = &model.policy;
+    let rules = policy.rule_ids().filter_map(|id| Some((id, policy.rule(id)?.1)));
+    let named = rules.filter(|(_, rule)| rule.hosts.is_some());
+    let mut told = BTreeSet::new();
+    for (number, (id, rule)) in named.enumerate() {
+        let Some(span) = model.span(id).filter(|span| told.insert(*span)) else { continue };
+        if matches!(rule.then, Then::Do(Action::Drop | Action::Reject(_))) {
+            let message = "whoever knows an address of this host still reaches it";
+            let label = "refuses what the name is known to stand for, and nothing else";
+            report
+                .find(Level::Warning, "weak-host", message, span, label)
+                .help("accept what is wanted, and refuse the rest");
+        }
+        if number == 0 && policy.parts().redirect_dns.is_none() {
+            let message = "this policy does not say who is asked for host names";
+            report
+                .find(Level::Note, "hosts-unresolved", message, span, "")
+                .help("in Qubes, dom0 says it, elsewhere dnsto= or: `redirect dns 192.0.2.1 to 192.0.2.53`");
+        }
+    }
+}
+
 /// Reports forwards that lead to rules which let nothing in.
 fn refused_forwards(model: &Model<'_>, report: &mut Report) {
     let mut told = Vec::new();
@@ -127,7 +153,8 @@ fn refused_forwards(model: &Model<'_>, report: &mut Report) {
         let more = match model.span(rule) {
             Some(by) => more.see(by, "this rule refuses it"),
             None => {
-                let [from, to] = [packet.from, packet.to].map(|zone| model.names.zone_called(zone));
+                let [from, to] = [packet.packet.from, packet.packet.to]
+                    .map(|zone| model.names.zone_called(zone));
                 more.help(format!("no block `policy {from} -> {to}` accepts it"))
             }
         };
@@ -136,8 +163,8 @@ fn refused_forwards(model: &Model<'_>, report: &mut Report) {
 }
 
 /// A packet with all that makes it special.
-pub(crate) fn described(packet: &Query) -> String {
-    format!("{packet}{}", packet.header)
+pub(crate) fn described(example: &Example) -> String {
+    format!("{example}{}", example.packet.header)
 }
 
 fn covered(
@@ -145,7 +172,7 @@ fn covered(
     span: Span,
     by: &[RuleId],
     (settled, leaves): (Settled, Option<String>),
-    packet: &Query,
+    packet: &Example,
     reasons: impl Fn(&[RuleId], More<'_>, &str),
 ) {
     let (code, message) = if settled.any() {

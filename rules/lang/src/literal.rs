@@ -3,6 +3,7 @@
 //! In: a word. Out: its value, or a [`Fault`] that says what is wrong with it. Never: a value that
 //! was not meant, such as a network whose address lies inside it.
 
+use rules::{HostName, NoHost};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What is wrong with a word.
@@ -56,7 +57,10 @@ pub(crate) fn address(word: &str) -> Result<IpAddr, Fault> {
         let parts: Vec<_> = word.split('.').collect();
         let decimal = !parts.contains(&"") && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         if !decimal && !word.contains(':') && word.contains('.') {
-            fault.help("host names cannot be used yet: write addresses")
+            match host(word) {
+                Ok(name) => fault.help(format!("a host name is written `host {name}`")),
+                Err(why) => Fault { help: why.help, ..fault },
+            }
         } else if !decimal {
             fault
         } else if parts.len() != 4 {
@@ -65,6 +69,24 @@ pub(crate) fn address(word: &str) -> Result<IpAddr, Fault> {
             fault.help(format!("`{part}` is above 255"))
         } else {
             fault.help("its numbers have no leading zeros")
+        }
+    })
+}
+
+/// The name of a host.
+pub(crate) fn host(word: &str) -> Result<HostName, Fault> {
+    HostName::new(word).map_err(|why| {
+        let fault = Fault::new("bad-host", format!("`{word}` is not a host name: {why}"));
+        let plain = word.parse::<IpAddr>().is_ok();
+        match why {
+            NoHost::Wildcard => {
+                fault.help("each name is asked for ahead: write the names one by one")
+            }
+            NoHost::Address if plain => fault.help(format!("write it alone: `to {word}`")),
+            NoHost::Character(':') => {
+                fault.help("ports stand with their protocol: `accept tcp 443 to host …`")
+            }
+            _ => fault,
         }
     })
 }

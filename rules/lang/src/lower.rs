@@ -5,11 +5,14 @@ mod services;
 
 use crate::ast::{Addresses, File, Redirect, VmItem};
 use crate::diagnostic::Report;
-use crate::names::{Names, addresses_of};
+use crate::names::{Names, Places, addresses_of};
 use crate::{Source, Span};
 use blocks::{Blocks, Placed};
-use rules::{AddrSet, DnsRedirect, Family, Forward, Parts, Policy, Uplink, Vm, Zone};
-use std::collections::HashMap;
+use rules::{
+    AddrSet, DnsRedirect, Family, Forward, HOSTS_MAX, HostName, HostSet, Parts, Policy, Uplink, Vm,
+    Zone,
+};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -34,6 +37,8 @@ pub(crate) fn lower(
         file,
         names,
         sets: HashMap::new(),
+        hosts: HashSet::new(),
+        all_hosts: BTreeSet::new(),
         directions: HashMap::new(),
         groups: Vec::new(),
         forwards: Vec::new(),
@@ -60,12 +65,19 @@ pub(crate) fn lower(
     }
 }
 
+/// Addresses, and names that stand for some.
+type Destinations = (Arc<AddrSet>, Option<Arc<HostSet>>);
+
 struct Lower<'s, 'r> {
     source: &'s Source,
     file: &'s File<'s>,
     names: &'s Names<'s>,
     /// Rules that mean the same addresses share one set.
     sets: HashMap<AddrSet, Arc<AddrSet>>,
+    /// The same of names.
+    hosts: HashSet<Arc<HostSet>>,
+    /// All of them, as long as they are not too many.
+    all_hosts: BTreeSet<HostName>,
     /// Where each direction that has a block for whole zones, or else any, is named first.
     directions: HashMap<(Zone, Zone), Span>,
     /// The rules of each group.
@@ -81,6 +93,36 @@ impl Lower<'_, '_> {
     fn set(&mut self, list: Option<&[Addresses<'_>]>) -> Arc<AddrSet> {
         let set = list.map_or_else(AddrSet::any, |list| self.names.addresses(list, self.report));
         self.shared(set)
+    }
+
+    /// Destinations: addresses, and names that stand for some.
+    fn places(&mut self, list: Option<&[Addresses<'_>]>) -> Destinations {
+        let Some(list) = list else { return (self.shared(AddrSet::any()), None) };
+        let places = self.names.places(list, self.report);
+        let hosts = places.host_set().map(|hosts| match self.hosts.get(&hosts) {
+            Some(shared) => shared.clone(),
+            None => {
+                self.count_hosts(&places);
+                self.hosts.insert(hosts.clone());
+                hosts
+            }
+        });
+        (self.shared(places.addrs), hosts)
+    }
+
+    /// Refuses more names than are resolved.
+    fn count_hosts(&mut self, places: &Places) {
+        let before = self.all_hosts.len();
+        for (name, span) in &places.hosts {
+            self.all_hosts.insert(name.clone());
+            if before <= HOSTS_MAX && self.all_hosts.len() > HOSTS_MAX {
+                let message = format!("a policy has {HOSTS_MAX} host names at most");
+                self.report
+                    .error("too-many-hosts", message, *span, "one too many")
+                    .help("each is asked for again and again, for each client it is for");
+                return;
+            }
+        }
     }
 
     fn shared(&mut self, set: AddrSet) -> Arc<AddrSet> {

@@ -9,12 +9,13 @@ mod order;
 
 use crate::Span;
 use crate::ast::{Addresses, Decl, File, IcmpType, Kind, Name, VmItem};
-use crate::diagnostic::Report;
+use crate::diagnostic::{More, Report};
 use crate::words::did_you_mean;
 use order::{Order, in_order};
-use rules::{AddrSet, PortSet, Traffic, What, Zone};
-use std::collections::{BTreeSet, HashMap};
+use rules::{AddrSet, HostName, HostSet, PortSet, Traffic, What, Zone};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The names of a file.
 #[derive(Default)]
@@ -32,10 +33,34 @@ enum Thing {
     /// `None` if its device was not understood, which has been said.
     Zone(Option<Zone>),
     Vm(Vec<IpAddr>),
-    Set(AddrSet),
+    Set(Places),
     Service(Kinds),
     /// Which of the file's groups.
     Group(usize),
+}
+
+/// Addresses, and names that stand for some.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) addrs: AddrSet,
+    /// Each with a place where it was written.
+    pub(crate) hosts: BTreeMap<HostName, Span>,
+}
+
+impl Places {
+    /// The names, unless there is none or the addresses are all there are.
+    pub(crate) fn host_set(&self) -> Option<Arc<HostSet>> {
+        let hosts = HostSet::new(self.hosts.keys().cloned()).map(Arc::new);
+        hosts.filter(|_| !self.addrs.is_any())
+    }
+}
+
+/// Reports a host name where none can be known.
+pub(crate) fn misplaced(report: &mut Report, span: Span) -> More<'_> {
+    let message = "a host name can only be a destination in the world";
+    report
+        .error("host-not-destination", message, span, "")
+        .help("it stands behind `to` in a block such as `policy clients -> uplink`")
 }
 
 /// Where the flows of a block begin or end.
@@ -78,7 +103,7 @@ pub(crate) fn resolve<'a>(file: &File<'a>, report: &mut Report) -> Names<'a> {
         names.declare(vm.name, Thing::Vm(addrs), report);
     }
     for set in &file.sets {
-        names.declare(set.name, Thing::Set(AddrSet::EMPTY), report);
+        names.declare(set.name, Thing::Set(Places::default()), report);
     }
     for service in &file.services {
         names.declare(service.name, Thing::Service(Kinds::NONE), report);
@@ -132,7 +157,12 @@ impl<'a> Names<'a> {
         match self.find(name, "zone, vm or set", fits, report)? {
             Thing::Zone(zone) => zone.map(Side::Zone),
             Thing::Vm(addrs) => Some(Side::Clients(AddrSet::from_addrs(addrs.iter().copied()))),
-            Thing::Set(set) => Some(Side::Clients(set.clone())),
+            Thing::Set(set) => {
+                if let Some(host) = set.hosts.values().next() {
+                    misplaced(report, name.span).see(*host, "this is in the set");
+                }
+                Some(Side::Clients(set.addrs.clone()))
+            }
             Thing::Service(_) | Thing::Group(_) => None,
         }
     }
@@ -145,22 +175,49 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// All addresses in `list`.
+    /// All addresses in `list`, which must not hold names of hosts.
     pub(crate) fn addresses(&self, list: &[Addresses<'_>], report: &mut Report) -> AddrSet {
+        for item in list {
+            match item {
+                Addresses::Range(..) => {}
+                Addresses::Host(_, span) => {
+                    misplaced(report, *span);
+                }
+                Addresses::Named(name) => {
+                    if let Some(Entry { thing: Thing::Set(set), .. }) = self.table.get(name.text)
+                        && let Some(host) = set.hosts.values().next()
+                    {
+                        misplaced(report, name.span).see(*host, "this is in the set");
+                    }
+                }
+            }
+        }
+        self.places(list, report).addrs
+    }
+
+    /// All addresses in `list`, and names that stand for some.
+    pub(crate) fn places(&self, list: &[Addresses<'_>], report: &mut Report) -> Places {
+        let mut hosts = BTreeMap::new();
         let is_addresses = |thing: &Thing| matches!(thing, Thing::Vm(_) | Thing::Set(_));
         let mut ranges = Vec::new();
         for item in list {
             match item {
                 Addresses::Range(first, last) => ranges.push((*first, *last)),
+                Addresses::Host(name, span) => {
+                    hosts.entry(name.clone()).or_insert(*span);
+                }
                 Addresses::Named(name) => match self.find(*name, "vm or set", is_addresses, report)
                 {
                     Some(Thing::Vm(addrs)) => ranges.extend(addrs.iter().map(|&a| (a, a))),
-                    Some(Thing::Set(set)) => ranges.extend(set.ranges()),
+                    Some(Thing::Set(set)) => {
+                        ranges.extend(set.addrs.ranges());
+                        hosts.extend(set.hosts.iter().map(|(name, span)| (name.clone(), *span)));
+                    }
                     Some(_) | None => {}
                 },
             }
         }
-        AddrSet::from_ranges(ranges)
+        Places { addrs: AddrSet::from_ranges(ranges), hosts }
     }
 
     /// All kinds of traffic in `list`.
@@ -250,12 +307,12 @@ impl<'a> Names<'a> {
         let uses = |set: &Decl<'a, Addresses<'a>>| {
             let named = set.items.iter().filter_map(|item| match item {
                 Addresses::Named(name) => Some(*name),
-                Addresses::Range(..) => None,
+                Addresses::Range(..) | Addresses::Host(..) => None,
             });
             named.collect()
         };
         for set in self.ordered(sets, uses, report) {
-            let filled = Thing::Set(self.addresses(&set.items, report));
+            let filled = Thing::Set(self.places(&set.items, report));
             self.fill(set.name, filled);
         }
     }

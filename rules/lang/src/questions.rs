@@ -5,6 +5,7 @@
 //! the rules that are the reason. Never: an answer that the firewall would not give: all come from
 //! [`rules::Policy`].
 
+use crate::analysis::witness::Example;
 use crate::analysis::{TooTangled, change, claim};
 use crate::ast::Addresses;
 use crate::diagnostic::Report;
@@ -12,7 +13,8 @@ use crate::expect::{Asked, Asker};
 use crate::model::{self, Model};
 use crate::{Diagnostic, Source};
 use rules::{
-    Condition, Decision, Policy, Query, Rate, RuleId, Services, Severity, Transport, What, failing,
+    Condition, Decision, HostName, Policy, Query, Rate, RuleId, Services, Severity, Transport,
+    What, failing,
 };
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -55,6 +57,8 @@ impl fmt::Display for Sent {
 pub struct Explanation {
     /// The packet as rules see it.
     pub packet: Query,
+    /// The host name that is taken to stand for its destination.
+    pub host: Option<HostName>,
     /// Where it was sent to.
     pub sent: Sent,
     /// Whether it was sent to an address of the firewall from which nothing leads on, so that no rule
@@ -73,6 +77,12 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// The packet with the name that is taken to stand for its destination.
+    #[must_use]
+    pub fn example(&self) -> Example {
+        Example { packet: self.packet, hosts: self.host.iter().cloned().collect() }
+    }
+
     /// Whether rules see another destination than it was sent to.
     #[must_use]
     pub fn is_led_on(&self) -> bool {
@@ -109,9 +119,12 @@ fn answer(model: &Model<'_>, asked: &Asked) -> Explanation {
     let decision = asked.decision(policy);
     let before = policy.block(packet.from, packet.to).take_while(|(id, _)| *id != decision.rule);
     let before = before.filter(|_| !asked.stranded);
-    let passed = before.filter_map(|(id, rule)| Some((named(model, id), failing(rule, &packet)?)));
+    let hosts = asked.hosts();
+    let passed =
+        before.filter_map(|(id, rule)| Some((named(model, id), failing(rule, &hosts, &packet)?)));
     Explanation {
         packet,
+        host: asked.host.clone(),
         sent: asked.sent,
         stranded: asked.stranded,
         vm: policy.vm_name(packet.src).map(str::to_owned),
@@ -162,7 +175,7 @@ pub enum Proof {
     /// For every packet it speaks of.
     Holds,
     /// Not for this packet, because of this rule.
-    Fails(Box<(Query, Named)>),
+    Fails(Box<(Example, Named)>),
     /// No packet is like that, so there is nothing to prove.
     Nothing,
     /// The policy is too tangled to be searched.
@@ -181,9 +194,15 @@ pub fn prove(policy: (&str, &str), text: &str) -> Result<Proof, Vec<Diagnostic>>
             [Addresses::Named(name)] if model.names.zone_named(*name).is_some() => {
                 model.names.zone_named(*name).map(claim::End::Zone)
             }
-            list => Some(claim::End::Addrs(model.names.addresses(list, &mut report))),
+            list => {
+                let places = model.names.places(list, &mut report);
+                Some(claim::End::Addrs(places.addrs.clone(), places.host_set()))
+            }
         };
         let (from, to) = (end(&written.from), end(&written.to));
+        if matches!(from, Some(claim::End::Addrs(_, Some(_)))) {
+            model.names.addresses(&written.from, &mut report);
+        }
         let kinds = model.names.kinds(&written.kinds, &mut report);
         let (Some(from), Some(to), true) = (from, to, report.is_clean()) else {
             return Err(report.finish());
@@ -217,7 +236,7 @@ pub struct Difference {
 #[derive(Clone, Debug)]
 pub struct Changed {
     /// The packet.
-    pub packet: Query,
+    pub packet: Example,
     /// The rule that decided.
     pub old: Named,
     /// The rule that decides now.

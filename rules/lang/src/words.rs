@@ -20,7 +20,7 @@ pub(crate) const CLAUSES: [&str; 11] =
 pub(crate) const PROTOCOLS: [&str; 5] = ["tcp", "udp", "icmp", "icmp4", "icmp6"];
 
 /// Other words that stand where a name could.
-const OTHERS: [&str; 5] = ["at", "balance", "via", "firewall", "masquerade"];
+const OTHERS: [&str; 6] = ["at", "host", "balance", "via", "firewall", "masquerade"];
 
 /// Types of ICMP that begin a flow and have a name (RFC 792, RFC 4443).
 pub(crate) const ICMP_NAMES: [(&str, &[IcmpType]); 2] = [
@@ -29,14 +29,13 @@ pub(crate) const ICMP_NAMES: [(&str, &[IcmpType]); 2] = [
 ];
 
 /// Words of firewalls that this language does not know, with what can be said about each.
-const LATER: [(&str, &str); 21] = [
+const LATER: [(&str, &str); 20] = [
     ("rate", "a rate stands behind `limit`: `accept icmp echo-request limit 10/s`"),
     ("dnat", "ports are translated by `forward tcp 80 to web:8080` in a block, or by `nat`"),
     ("snat", "sources are translated by `nat clients -> uplink snat from work to 192.0.2.7`"),
     ("routes", "each stands alone: `route 10.0.0.0/8 via 192.0.2.9`"),
     ("metric", "the longest prefix counts, and no uplink stands in for another"),
     ("failover", "no uplink stands in for another: load another policy instead"),
-    ("host", "host names cannot be used: write addresses"),
     ("established", "answers always pass with the flow they belong to; no rule is needed"),
     ("related", "answers always pass with the flow they belong to; no rule is needed"),
     ("invalid", "what fits no flow and opens none is always dropped; no rule is needed"),

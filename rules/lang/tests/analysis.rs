@@ -4,7 +4,9 @@
 use lang::{Proof, check, compile, diff, explain, prove};
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{Action, Header, Policy, Query, RuleId, State, Then, Transport, Uplink, Zone};
+use rules::{
+    Action, Header, HostTable, Policy, Query, RuleId, State, Then, Transport, Uplink, Zone,
+};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -110,13 +112,13 @@ fn policy(text: &str) -> Option<Policy> {
 }
 
 fn fate(policy: &Policy, packet: &Query) -> (Action, bool) {
-    let decision = policy.decide(packet, &Trees::default());
+    let decision = policy.decide(packet, &Trees::default(), &HostTable::new());
     (decision.action, decision.log.is_some())
 }
 
 /// What a rule wants and whether it logs, as the analysis compares it.
 fn wish(policy: &Policy, packet: &Query) -> (Option<Then>, bool, RuleId) {
-    let id = policy.decide(packet, &Trees::default()).rule;
+    let id = policy.decide(packet, &Trees::default(), &HostTable::new()).rule;
     let rule = policy.rule(id).map(|(_, rule)| rule);
     (rule.map(|rule| rule.then), rule.is_some_and(|rule| rule.log.is_some()), id)
 }
@@ -173,8 +175,8 @@ proptest! {
         let differs = every_packet().iter().any(|p| fate(&was, p) != fate(&is, p));
         prop_assert_eq!(!found.changes.is_empty(), differs, "{}\n{}", old, new);
         for change in &found.changes {
-            prop_assert!(asked(&change.packet));
-            prop_assert_ne!(fate(&was, &change.packet), fate(&is, &change.packet));
+            prop_assert!(asked(&change.packet.packet));
+            prop_assert_ne!(fate(&was, &change.packet.packet), fate(&is, &change.packet.packet));
         }
     }
 
@@ -215,7 +217,7 @@ proptest! {
             Proof::Holds => prop_assert!(holds, "{}: {}", claim, text),
             Proof::Fails(shown) => {
                 prop_assert!(!holds, "{}: {}", claim, text);
-                prop_assert_eq!(accepted(&shown.0), !can);
+                prop_assert_eq!(accepted(&shown.0.packet), !can);
             }
             Proof::Nothing | Proof::Unknown => prop_assert!(false, "{}", claim),
         }

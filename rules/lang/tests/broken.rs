@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Those that only long texts get: language.rs shows the first, and for the second it takes rules without
-/// any structure by the thousand.
-const OF_LONG_TEXTS: [&str; 2] = ["invalid", "too-tangled"];
+/// Those that only long texts get: language.rs shows the first, for the second it takes rules without
+/// any structure by the thousand, and hosts.rs shows the third.
+const OF_LONG_TEXTS: [&str; 3] = ["invalid", "too-tangled", "too-many-hosts"];
 
 /// What stands before the policies of codes.md that have no zone.
 const HEAD: &str = "zone uplink = netfront 0\nzone clients = netback\n\

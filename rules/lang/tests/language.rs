@@ -4,7 +4,9 @@
 use lang::compile;
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{Action, Decision, Header, Policy, Query, RejectKind, Transport, Uplink, Zone};
+use rules::{
+    Action, Decision, Header, HostTable, Policy, Query, RejectKind, Transport, Uplink, Zone,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -33,8 +35,11 @@ fn rules(rules: &str) -> Policy {
 fn ask(policy: &Policy, src: &str, dst: &str, transport: Transport) -> Decision {
     let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
     let (from, to) = (Zone::Clients, Zone::Uplink(Uplink::FIRST));
-    policy
-        .decide(&Query { from, to, src, dst, transport, header: Header::PLAIN }, &Trees::default())
+    policy.decide(
+        &Query { from, to, src, dst, transport, header: Header::PLAIN },
+        &Trees::default(),
+        &HostTable::new(),
+    )
 }
 
 /// `tcp 1.1.1.1:443` or `icmp 8 1.1.1.1`, from the VM `work`: whether it is accepted.

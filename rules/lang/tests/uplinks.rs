@@ -5,7 +5,7 @@
 use lang::{Proof, check, compile, diff, explain, graph, prove};
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{Action, Header, Policy, Query, RuleId, Transport, Uplink, Zone, interpret};
+use rules::{Action, Header, HostTable, Policy, Query, RuleId, Transport, Uplink, Zone, interpret};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -115,8 +115,8 @@ fn every_packet(world: &World) -> Vec<Query> {
 }
 
 fn decided(policy: &Policy, packet: &Query) -> (Action, RuleId) {
-    let decision = policy.decide(packet, &Trees::default());
-    assert_eq!(decision, interpret(policy, &Trees::default(), packet));
+    let decision = policy.decide(packet, &Trees::default(), &HostTable::new());
+    assert_eq!(decision, interpret(policy, &Trees::default(), &HostTable::new(), packet));
     (decision.action, decision.rule)
 }
 
@@ -186,10 +186,10 @@ proptest! {
         let texts = (old.written().0, new.written().0);
         prop_assert_eq!(!found.changes.is_empty(), differs, "{}\n{}", texts.0, texts.1);
         for change in &found.changes {
-            let there = |world| Zone::Uplink(uplink_to(world, change.packet.dst));
-            prop_assert_eq!(change.packet.to, there(&new));
-            let then = Query { to: there(&old), ..change.packet };
-            prop_assert_ne!(decided(&was, &then).0, decided(&is, &change.packet).0);
+            let there = |world| Zone::Uplink(uplink_to(world, change.packet.packet.dst));
+            prop_assert_eq!(change.packet.packet.to, there(&new));
+            let then = Query { to: there(&old), ..change.packet.packet };
+            prop_assert_ne!(decided(&was, &then).0, decided(&is, &change.packet.packet).0);
         }
     }
 
@@ -225,8 +225,8 @@ proptest! {
             Proof::Holds => prop_assert!(holds, "{}: {}", claim, text),
             Proof::Fails(shown) => {
                 prop_assert!(!holds, "{}: {}", claim, text);
-                prop_assert_eq!(shown.0.to, Zone::Uplink(uplink_to(&world, shown.0.dst)));
-                prop_assert_eq!(accepted(&shown.0), !can);
+                prop_assert_eq!(shown.0.packet.to, Zone::Uplink(uplink_to(&world, shown.0.packet.dst)));
+                prop_assert_eq!(accepted(&shown.0.packet), !can);
             }
             Proof::Nothing => prop_assert!(!packets.iter().any(|p| spoken_of(&p)), "{}: {}", claim, text),
             Proof::Unknown => prop_assert!(false, "{}", claim),

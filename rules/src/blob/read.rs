@@ -6,8 +6,9 @@ mod services;
 
 use super::BlobError;
 use crate::{
-    Action, AddrSet, Block, Conditions, DnsRedirect, Family, Note, Parts, Point, PortSet, RangeSet,
-    Rate, RejectKind, Rule, Severity, State, Then, Traffic, Uplink, Vm, What, Zone,
+    Action, AddrSet, Block, Conditions, DnsRedirect, Family, HostName, HostSet, Note, Parts, Point,
+    PortSet, RangeSet, Rate, RejectKind, Rule, Severity, State, Then, Traffic, Uplink, Vm, What,
+    Zone,
 };
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -174,8 +175,13 @@ impl Reader<'_> {
         let then = self.then()?;
         let (limit, log) = (self.option(Self::rate)?, self.option(Self::note)?);
         let what = if self.bool()? { What::Of(self.list(1, Self::traffic)?) } else { What::Any };
-        let when = self.option(Self::conditions)?.map(Arc::new);
-        Ok(Rule { line, src, dst, what, when, then, limit, log })
+        let (when, hosts) = match self.u8()? {
+            more @ 0..4 => (more & 1 != 0, more & 2 != 0),
+            _ => return Err(self.wrong()),
+        };
+        let when = if when { Some(Arc::new(self.conditions()?)) } else { None };
+        let hosts = if hosts { Some(Arc::new(self.hosts()?)) } else { None };
+        Ok(Rule { line, src, dst, hosts, what, when, then, limit, log })
     }
 
     fn conditions(&mut self) -> Result<Conditions> {
@@ -187,6 +193,11 @@ impl Reader<'_> {
         };
         let [ttl, dscp, flags] = [(); 3].map(|()| self.ranges(2, Self::u8));
         Ok(Conditions { state, ttl: ttl?, dscp: dscp?, flags: flags?, length: self.ports()? })
+    }
+
+    fn hosts(&mut self) -> Result<HostSet> {
+        let names = self.list(2, |r| HostName::new(&r.text()?).map_err(|_| r.wrong()))?;
+        HostSet::new(names).ok_or(self.wrong())
     }
 
     fn rate(&mut self) -> Result<Rate> {

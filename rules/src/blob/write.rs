@@ -167,14 +167,15 @@ impl Writer {
                 self.list(kinds, Self::traffic)?;
             }
         }
-        match &rule.when {
-            None => self.u8(0),
-            Some(when) => {
-                self.u8(1);
-                self.conditions(when)?;
-            }
+        let (when, hosts) = (u8::from(rule.when.is_some()), u8::from(rule.hosts.is_some()));
+        self.u8(when | hosts << 1);
+        if let Some(when) = &rule.when {
+            self.conditions(when)?;
         }
-        Ok(())
+        match &rule.hosts {
+            Some(hosts) => self.list(hosts.names(), |w, name| w.text(name.as_str())),
+            None => Ok(()),
+        }
     }
 
     fn conditions(&mut self, when: &Conditions) -> Result<(), Invalid> {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    Action, AddrSet, Family, Header, PortSet, Query, RejectKind, Then, Traffic, Transport, Uplink,
-    What, Zone,
+    Action, AddrSet, Family, Header, HostName, HostSet, HostTable, PortSet, Query, RejectKind,
+    Then, Traffic, Transport, Uplink, What, Zone,
 };
 use alloc::sync::Arc;
 use alloc::vec;
@@ -25,7 +25,7 @@ fn rule(src: AddrSet, dst: AddrSet, what: What, accept: bool) -> Rule {
     let refused = Action::Reject(RejectKind::AdminProhibited);
     let then = Then::Do(if accept { Action::Accept } else { refused });
     let (src, dst) = (Arc::new(src), Arc::new(dst));
-    Rule { line: 1, src, dst, what, when: None, then, limit: None, log: None }
+    Rule { line: 1, src, dst, hosts: None, what, when: None, then, limit: None, log: None }
 }
 
 fn v4(bits: u32) -> IpAddr {
@@ -133,7 +133,11 @@ fn aimed(rules: &[Rule], dice: &mut Dice) -> Query {
 }
 
 fn first_by_asking_all(rules: &[Rule], query: &Query) -> Option<usize> {
-    rules.iter().position(|rule| crate::failing(rule, query).is_none())
+    first_with(rules, &HostTable::new(), query)
+}
+
+fn first_with(rules: &[Rule], hosts: &HostTable, query: &Query) -> Option<usize> {
+    rules.iter().position(|rule| crate::failing(rule, hosts, query).is_none())
 }
 
 #[test]
@@ -145,7 +149,7 @@ fn plausible_rules_are_found_as_by_asking_all() {
         for _ in 0..2000 {
             let query = aimed(&rules, &mut dice);
             assert_eq!(
-                matcher.first(&rules, &query),
+                matcher.first(&rules, &query, &[]),
                 first_by_asking_all(&rules, &query),
                 "{query}"
             );
@@ -182,7 +186,12 @@ fn every_small_list_is_found_as_by_asking_all() {
     }
     let answers: Vec<Vec<bool>> = words
         .iter()
-        .map(|word| queries.iter().map(|q| crate::failing(word, q).is_none()).collect())
+        .map(|word| {
+            queries
+                .iter()
+                .map(|q| first_by_asking_all(std::slice::from_ref(word), q).is_some())
+                .collect()
+        })
         .collect();
     let n = words.len();
     for list in (0..n)
@@ -192,9 +201,47 @@ fn every_small_list_is_found_as_by_asking_all() {
         let matcher = ready(&rules, 1, 1000);
         for (at, query) in queries.iter().enumerate() {
             let expected = list.iter().position(|&word| answers[word][at]);
-            assert_eq!(matcher.first(&rules, query), expected, "{list:?} {query}");
+            assert_eq!(matcher.first(&rules, query, &[]), expected, "{list:?} {query}");
         }
     }
+}
+
+/// Some rules say names, alone or beside addresses, and some clients know destinations by them.
+#[test]
+fn rules_about_names_are_found_as_by_asking_all() {
+    let names = ["a", "b", "c"].map(|name| HostName::new(name).unwrap());
+    let (mut by_name, mut by_addr) = (0, 0);
+    for (seed, count) in [(1, 13), (2, 60), (3, 1500)] {
+        let mut dice = Dice(seed);
+        let mut rules = plausible(count, &mut dice);
+        let last = rules.len() - 1;
+        for rule in rules.iter_mut().take(last).step_by(3) {
+            let some = names.iter().filter(|_| dice.roll(2) == 0).cloned();
+            rule.hosts = HostSet::new(some).map(Arc::new);
+            if rule.hosts.is_some() && dice.roll(2) == 0 {
+                rule.dst = Arc::new(AddrSet::EMPTY);
+            }
+        }
+        let matcher = ready(&rules, 4, 100);
+        for _ in 0..3000 {
+            let (query, mut hosts) = (aimed(&rules, &mut dice), HostTable::new());
+            for name in &names {
+                if dice.roll(3) > 0 {
+                    continue;
+                }
+                // What another client knows is nothing to this one.
+                let client = if dice.roll(4) == 0 { v4(1) } else { query.src };
+                hosts.set(client, name, &[query.dst]);
+            }
+            let named = hosts.of(query.src, query.dst);
+            let found = matcher.first(&rules, &query, named);
+            assert_eq!(found, first_with(&rules, &hosts, &query), "{query} {named:?}");
+            let rule = &rules[found.unwrap()];
+            let by = if rule.dst.contains(query.dst) { &mut by_addr } else { &mut by_name };
+            *by += 1;
+        }
+    }
+    assert!(by_name > 500 && by_addr > 500, "{by_name} {by_addr}");
 }
 
 /// Interleaved rules about all sources and about all destinations, each narrow in several ranges: a
@@ -230,7 +277,7 @@ fn memory_is_bounded_whatever_the_rules_are() {
         let mut dice = Dice(9);
         for _ in 0..300 {
             let query = aimed(&rules, &mut dice);
-            assert_eq!(matcher.first(&rules, &query), first_by_asking_all(&rules, &query));
+            assert_eq!(matcher.first(&rules, &query, &[]), first_by_asking_all(&rules, &query));
         }
     }
 }
@@ -255,7 +302,7 @@ fn effort(matcher: &Matcher, rules: &[Rule], query: &Query) -> (usize, usize) {
                 break;
             }
             asked += 1;
-            if rules[candidate.rule as usize].matches(query) {
+            if rules[candidate.rule as usize].matches(query, &[]) {
                 best = candidate.rule;
                 break;
             }
@@ -310,7 +357,8 @@ fn measure() {
         let time = |index: &Index, queries: &[Query], rounds: u32| {
             let round = || {
                 let start = std::time::Instant::now();
-                let found = queries.iter().map(|query| index.first(&rules, query).unwrap_or(0));
+                let found =
+                    queries.iter().map(|query| index.first(&rules, query, &[]).unwrap_or(0));
                 std::hint::black_box(found.sum::<usize>());
                 start.elapsed().as_nanos() / queries.len() as u128
             };
@@ -332,7 +380,7 @@ proptest! {
         prop_assert_eq!(&one.leaves, &other.leaves);
         for _ in 0..50 {
             let query = aimed(&rules, &mut dice);
-            prop_assert_eq!(one.first(&rules, &query), first_by_asking_all(&rules, &query));
+            prop_assert_eq!(one.first(&rules, &query, &[]), first_by_asking_all(&rules, &query));
         }
     }
 }

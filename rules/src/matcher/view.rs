@@ -178,7 +178,7 @@ impl<'a> View<'a> {
     /// Whether it surely speaks of every packet in `region`.
     pub(super) fn covers(self, region: &Region) -> bool {
         let &[src, dst, first, second] = region;
-        self.rule.when.is_none()
+        self.is_all_said()
             && self.addrs(0).covers(src)
             && self.addrs(1).covers(dst)
             && self.headers().any(|(a, b)| a.covers(first) && b.covers(second))
@@ -213,7 +213,7 @@ impl<'a> View<'a> {
         let v4 = self.pane.family == Family::V4;
         let told_wholly = |(range, one): ((u128, u128), bool)| one && (v4 || range == all);
         let told = told_wholly(src) && told_wholly(dst) && only && whole && alone;
-        let exact = told && self.rule.when.is_none();
+        let exact = told && self.is_all_said();
         let short = |((lo, hi), _): ((u128, u128), bool)| match v4 && hi == u128::MAX {
             true => (0, u32::MAX),
             false => (self.pane.short(lo), self.pane.short(hi)),
@@ -232,7 +232,16 @@ impl<'a> View<'a> {
             | bit(self.headers().all(header), 4)
     }
 
+    /// Whether the dimensions say all of its conditions.
+    const fn is_all_said(self) -> bool {
+        self.rule.when.is_none() && self.rule.hosts.is_none()
+    }
+
+    /// A rule about names may speak of any destination.
     fn addrs(self, dimension: usize) -> Side<'a> {
+        if dimension == 1 && self.rule.hosts.is_some() {
+            return Side::All;
+        }
         let set = if dimension == 0 { &self.rule.src } else { &self.rule.dst };
         match self.pane.family {
             Family::V4 if set.v4.is_full() => Side::All,

@@ -4,8 +4,7 @@
 //! condition that is overlooked makes an accepting rule wider than its author wrote it.
 #![deny(clippy::arithmetic_side_effects)]
 
-use crate::AddrSet;
-use alloc::string::String;
+use crate::{AddrSet, HostName};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
@@ -57,10 +56,6 @@ pub enum Proto {
     /// ICMP in an IPv4 tree, ICMPv6 in an IPv6 tree.
     Icmp,
 }
-
-/// A host name: `[a-z0-9._-]+`, at most 253 bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostName(String);
 
 /// Why a rule was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,21 +153,12 @@ impl FromStr for Proto {
     }
 }
 
+/// `[a-z0-9._-]+`, at most 253 bytes.
 impl FromStr for HostName {
     type Err = RuleError;
 
     fn from_str(name: &str) -> Result<Self, RuleError> {
-        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-        let fine = (1..=253).contains(&name.len()) && name.bytes().all(fits);
-        if fine { Ok(Self(String::from(name))) } else { Err(RuleError::Value("dsthost")) }
-    }
-}
-
-impl HostName {
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+        Self::of_qubes(name).ok_or(RuleError::Value("dsthost"))
     }
 }
 
@@ -216,12 +202,6 @@ fn ports(value: &str) -> Result<(u16, u16), RuleError> {
 fn number<T: FromStr>(value: &str, key: &'static str) -> Result<T, RuleError> {
     let digits = value.bytes().all(|b| b.is_ascii_digit());
     value.parse().ok().filter(|_| digits).ok_or(RuleError::Value(key))
-}
-
-impl fmt::Display for HostName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 impl fmt::Display for RuleError {

@@ -1,9 +1,10 @@
 //! The rules of all VMs, brought into the common form.
 
-use super::{HostName, Proto, RuleText, Target, Tree, TreeError, Verdict};
+use super::{Proto, RuleText, Target, Tree, TreeError, Verdict};
 use crate::matcher::Index;
 use crate::{
-    Action, AddrSet, Family, OwnRule, PortSet, Query, RejectKind, Rule, Then, Traffic, What,
+    Action, AddrSet, Family, HostName, OwnRule, PortSet, Query, RejectKind, Rule, Then, Traffic,
+    What,
 };
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -112,6 +113,9 @@ impl Trees {
         addrs: Vec<IpAddr>,
         whole: bool,
     ) -> bool {
+        if !self.hosts(client).any(|used| *used == host) {
+            return false;
+        }
         if addrs.is_empty() {
             self.names.hosts.remove(&(client, host));
         } else {
@@ -155,7 +159,7 @@ impl Trees {
         let Some(Client { tree: Ok(tree), rules, index }) = self.clients.get(&query.src) else {
             return (refuse, OwnRule::Blocked);
         };
-        match index.first(rules, query).and_then(|first| rules.get(first)) {
+        match index.first(rules, query, &[]).and_then(|first| rules.get(first)) {
             Some(&Rule { then: Then::Do(action), line, .. }) => {
                 (action, OwnRule::Number(u16::try_from(line).unwrap_or(u16::MAX)))
             }
@@ -231,7 +235,9 @@ impl Names {
             let then = Then::Do(text.action.action());
             let src = any.clone();
             let line = u32::from(*number);
-            let rule = Rule { line, src, dst, what, when: None, then, limit: None, log: None };
+            let hosts = None; // Their addresses are in `dst`.
+            let (when, limit, log) = (None, None, None);
+            let rule = Rule { line, src, dst, hosts, what, when, then, limit, log };
             (!rule.dst.is_empty()).then_some(rule)
         };
         tree.rules.iter().filter_map(compile).collect()

@@ -3,7 +3,7 @@
 use crate::common::{every_query, parts};
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{BlobError, Digest, Policy};
+use rules::{BlobError, Digest, HostTable, Policy};
 
 const HEADER: usize = 48;
 
@@ -60,7 +60,7 @@ proptest! {
         if let Ok(policy) = Policy::decode(&damaged) {
             prop_assert_eq!(policy.encode().unwrap(), damaged);
             let query = every_query()[0];
-            let _ = policy.decide(&query, &Trees::default());
+            let _ = policy.decide(&query, &Trees::default(), &HostTable::new());
         }
     }
 

@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use rules::{
-    Action, AddrSet, Balance, Block, Conditions, DnsRedirect, Family, Forward, Header, Note,
-    OneToOne, Parts, PortSet, Ported, Query, RangeSet, Rate, RejectKind, Route, Rule, Services,
-    Severity, Source, State, Syslog, Then, Timeout, Traffic, Transport, Uplink, Vm, What, Zone,
+    Action, AddrSet, Balance, Block, Conditions, DnsRedirect, Family, Forward, Header, HostName,
+    HostSet, HostTable, Note, OneToOne, Parts, PortSet, Ported, Query, RangeSet, Rate, RejectKind,
+    Route, Rule, Services, Severity, Source, State, Syslog, Then, Timeout, Traffic, Transport,
+    Uplink, Vm, What, Zone,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -58,16 +59,41 @@ fn rule() -> impl Strategy<Value = Rule> {
     let kinds = proptest::collection::vec(traffic(), 1..3).prop_map(What::Of);
     let what = prop_oneof![Just(What::Any), kinds];
     let notes = (proptest::option::of(rate()), proptest::option::of(note()));
-    (1u32..99, addr_set(), addr_set(), what, then(), notes, when()).prop_map(
-        |(line, src, dst, what, then, (limit, log), mut when)| {
+    let dst = (addr_set(), hosts(), any::<bool>());
+    (1u32..99, addr_set(), dst, what, then(), notes, when()).prop_map(
+        |(line, src, (dst, hosts, alone), what, then, (limit, log), mut when)| {
             let reset = then == Then::Do(Action::Reject(RejectKind::TcpReset));
             let then = if reset && !what.is_tcp_only() { Then::Do(Action::Drop) } else { then };
             if let Some(when) = when.as_mut().filter(|_| !what.is_tcp_only()) {
                 when.flags = RangeSet::full();
             }
-            Rule { line, src, dst, what, when: when.map(Arc::new), then, limit, log }
+            let dst = if alone && hosts.is_some() { Arc::new(AddrSet::EMPTY) } else { dst };
+            Rule { line, src, dst, hosts, what, when: when.map(Arc::new), then, limit, log }
         },
     )
+}
+
+/// Three names.
+pub(crate) fn names() -> Vec<HostName> {
+    ["a", "b.example", "c.example"].map(|name| HostName::new(name).unwrap()).to_vec()
+}
+
+fn hosts() -> impl Strategy<Value = Option<Arc<HostSet>>> {
+    let some = proptest::sample::subsequence(names(), 0..=3);
+    prop_oneof![2 => Just(vec![]), 1 => some].prop_map(|names| HostSet::new(names).map(Arc::new))
+}
+
+/// What names may stand for, for clients and for addresses of the small world.
+pub(crate) fn host_table() -> impl Strategy<Value = HostTable> {
+    let name = proptest::sample::select(names());
+    let told = (addr(), name, proptest::collection::vec(addr(), 0..4));
+    proptest::collection::vec(told, 0..12).prop_map(|told| {
+        let mut table = HostTable::new();
+        for (client, name, addrs) in told {
+            table.set(client, &name, &addrs);
+        }
+        table
+    })
 }
 
 /// Conditions on headers that differ in the small numbers.
@@ -184,6 +210,7 @@ pub(crate) fn last_rule(action: Action) -> Rule {
         line: 99,
         src: any.clone(),
         dst: any,
+        hosts: None,
         what: What::Any,
         when: None,
         then: Then::Do(action),
@@ -211,6 +238,11 @@ pub(crate) fn parts() -> impl Strategy<Value = Parts> {
         let block = |((from, to), mut rules): (_, Vec<Rule>)| {
             if from != Zone::Clients {
                 rules.retain(|rule| rule.then != Then::Qubes);
+            }
+            if from != Zone::Clients || to == Zone::Clients {
+                for rule in rules.iter_mut().filter(|rule| rule.hosts.is_some()) {
+                    (rule.dst, rule.hosts) = (Arc::new(AddrSet::any()), None);
+                }
             }
             rules.push(last_rule(Action::Drop));
             Block { from, to, rules }

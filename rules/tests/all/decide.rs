@@ -1,13 +1,13 @@
 //! What policies decide, and which parts make none.
 
-use crate::common::{every_query, ip, last_rule, parts};
+use crate::common::{every_query, host_table, ip, last_rule, names, parts};
 use proptest::prelude::*;
 use rules::qubes::{Tree, Trees};
 use rules::{
-    Action, AddrSet, Balance, Block, Condition, Conditions, Counters, DnsRedirect, Family, Forward,
-    Header, Invalid, OneToOne, OwnRule, Parts, Policy, PortSet, Ported, Query, RangeSet, Rate,
-    RejectKind, Route, Rule, RuleId, Services, Source, State, Then, Timeout, Traffic, Transport,
-    Uplink, What, Zone, failing, interpret,
+    Action, AddrSet, Balance, Block, Condition, Conditions, Counters, Decision, DnsRedirect,
+    Family, Forward, Header, HostName, HostSet, HostTable, Invalid, OneToOne, OwnRule, Parts,
+    Policy, PortSet, Ported, Query, RangeSet, Rate, RejectKind, Route, Rule, RuleId, Services,
+    Source, State, Then, Timeout, Traffic, Transport, Uplink, What, Zone, failing, interpret,
 };
 use std::sync::Arc;
 
@@ -28,35 +28,47 @@ fn tcp(src: &str, dst: &str, dport: u16) -> Query {
     }
 }
 
+/// Where no VM has rules and no name stands for anything.
+fn decide(policy: &Policy, query: &Query) -> Decision {
+    policy.decide(query, &Trees::default(), &HostTable::new())
+}
+
 proptest! {
     /// Whether it is prepared, half prepared or not: it decides as the interpreter does.
     #[test]
-    fn a_policy_decides_as_it_is_interpreted(parts in parts(), slice in 0usize..200) {
+    fn a_policy_decides_as_it_is_interpreted(
+        parts in parts(),
+        hosts in host_table(),
+        slice in 0usize..200,
+    ) {
         let (policy, own) = (Policy::new(parts).unwrap(), Trees::default());
         let (mut half, mut ready) = (policy.clone(), policy.clone());
         half.settle(slice);
         while !ready.settle(1000) {}
         prop_assert!(ready.index_bytes() <= ready.rule_ids().count() * rules::BYTES_PER_RULE);
         for query in every_query() {
-            let meant = interpret(&policy, &own, &query);
+            let meant = interpret(&policy, &own, &hosts, &query);
             for policy in [&policy, &half, &ready] {
-                prop_assert_eq!(policy.decide(&query, &own), meant, "{}", query);
+                prop_assert_eq!(policy.decide(&query, &own, &hosts), meant, "{}", query);
             }
         }
     }
 
     /// The interpreter itself: no rule before the one that decides has all its conditions.
     #[test]
-    fn the_first_rule_without_a_failing_condition_decides(parts in parts()) {
+    fn the_first_rule_without_a_failing_condition_decides(
+        parts in parts(),
+        hosts in host_table(),
+    ) {
         let policy = Policy::new(parts.clone()).unwrap();
         for query in every_query() {
-            let decision = interpret(&policy, &Trees::default(), &query);
+            let decision = interpret(&policy, &Trees::default(), &hosts, &query);
             let block = parts.blocks.iter().find(|b| (b.from, b.to) == (query.from, query.to));
             let Some(block) = block else {
                 prop_assert_eq!((decision.action, decision.rule), (Action::Drop, RuleId::DEFAULT));
                 continue;
             };
-            let first = block.rules.iter().find(|rule| failing(rule, &query).is_none()).unwrap();
+            let first = block.rules.iter().find(|rule| failing(rule, &hosts, &query).is_none()).unwrap();
             prop_assert_eq!(policy.rule(decision.rule), Some((block, first)));
             prop_assert_eq!(decision.log, first.log);
             match first.then {
@@ -69,6 +81,7 @@ proptest! {
 
 #[test]
 fn each_condition_fails_by_its_name() {
+    let failing = |rule: &Rule, query: &Query| rules::failing(rule, &HostTable::new(), query);
     let mut rule = last_rule(Action::Accept);
     rule.src = Arc::new(AddrSet::from_addrs([ip("10.0.0.1")]));
     rule.dst = Arc::new(AddrSet::from_addrs([ip("1.1.1.1"), ip("2001:db8::1")]));
@@ -132,14 +145,14 @@ fn a_drop_names_its_line_and_is_counted() {
     let policy = Policy::new(block(vec![first, last_rule(Action::Drop)])).unwrap();
     let mut counters = Counters::new(&policy);
     for dst in ["1.1.1.1", "8.8.8.8", "8.8.4.4"] {
-        counters.count(policy.decide(&tcp("10.0.0.1", dst, 443), &Trees::default()).rule);
+        counters.count(decide(&policy, &tcp("10.0.0.1", dst, 443)).rule);
     }
     let inbound = Query {
         from: Zone::Uplink(Uplink::FIRST),
         to: Zone::Clients,
         ..tcp("1.1.1.1", "10.0.0.1", 22)
     };
-    counters.count(policy.decide(&inbound, &Trees::default()).rule);
+    counters.count(decide(&policy, &inbound).rule);
     let told: Vec<_> = policy
         .rule_ids()
         .map(|id| format!("{} = {}", policy.location(id), counters.of(id)))
@@ -159,13 +172,70 @@ fn hand_over_asks_the_rules_of_the_sender() {
     let entries = [("policy", &b"drop"[..]), ("0003", b"action=accept proto=tcp dstports=443-443")];
     assert!(trees.set(ip("10.0.0.1"), Tree::parse(Family::V4, entries)));
     let ask = |src, port| {
-        let decision = policy.decide(&tcp(src, "1.1.1.1", port), &trees);
+        let decision = policy.decide(&tcp(src, "1.1.1.1", port), &trees, &HostTable::new());
         (decision.action, decision.own.unwrap())
     };
     let refused = Action::Reject(RejectKind::AdminProhibited);
     assert_eq!(ask("10.0.0.1", 443), (Action::Accept, OwnRule::Number(3)));
     assert_eq!(ask("10.0.0.1", 80), (refused, OwnRule::Fallback));
     assert_eq!(ask("10.0.0.2", 443), (refused, OwnRule::Blocked));
+}
+
+/// The rule's addresses, and what its names stand for: for the client that was told, at that moment.
+#[test]
+fn a_rule_with_names_is_about_what_they_stand_for_in_the_eyes_of_the_client() {
+    let [name, other] = [&names()[0], &names()[1]];
+    let mut rule = last_rule(Action::Accept);
+    rule.src = Arc::new(AddrSet::from_addrs([ip("10.0.0.1"), ip("10.0.0.2"), ip("fd00::1")]));
+    rule.dst = Arc::new(AddrSet::from_addrs([ip("192.0.2.1")]));
+    rule.hosts = HostSet::new([name.clone()]).map(Arc::new);
+    let policy = Policy::new(block(vec![rule, last_rule(Action::Drop)])).unwrap();
+    let passes = |hosts: &HostTable, src, dst| {
+        let decision = policy.decide(&tcp(src, dst, 443), &Trees::default(), hosts);
+        decision.action == Action::Accept
+    };
+    let mut hosts = HostTable::new();
+    assert!(passes(&hosts, "10.0.0.1", "192.0.2.1"), "an address beside the name");
+    assert!(!passes(&hosts, "10.0.0.1", "1.1.1.1"), "what stands for nothing matches nothing");
+    hosts.set(ip("10.0.0.1"), name, &[ip("1.1.1.1"), ip("1.1.1.2")]);
+    hosts.set(ip("10.0.0.1"), other, &[ip("1.1.1.3")]);
+    hosts.set(ip("fd00::1"), name, &[ip("2001:db8::1")]);
+    assert!(passes(&hosts, "10.0.0.1", "1.1.1.1") && passes(&hosts, "10.0.0.1", "1.1.1.2"));
+    assert!(passes(&hosts, "fd00::1", "2001:db8::1"));
+    assert!(!passes(&hosts, "10.0.0.1", "1.1.1.3"), "another name");
+    assert!(!passes(&hosts, "10.0.0.2", "1.1.1.1"), "another client was told nothing");
+    hosts.set(ip("10.0.0.1"), name, &[ip("1.1.1.2")]);
+    assert!(!passes(&hosts, "10.0.0.1", "1.1.1.1") && passes(&hosts, "10.0.0.1", "1.1.1.2"));
+    assert_eq!(policy.hosts_of(ip("10.0.0.2")).into_iter().collect::<Vec<_>>(), [name]);
+    assert!(policy.has_hosts() && policy.hosts_of(ip("10.0.0.3")).is_empty());
+}
+
+#[test]
+fn names_that_could_not_be_known_make_no_policy() {
+    let named = |line, names: Vec<HostName>| {
+        let hosts = HostSet::new(names).map(Arc::new);
+        Rule { line, dst: Arc::new(AddrSet::EMPTY), hosts, ..last_rule(Action::Accept) }
+    };
+    let many = |count, prefix: &str| {
+        (0..count).map(|n| HostName::new(&format!("{prefix}{n}")).unwrap()).collect::<Vec<_>>()
+    };
+    let with = |rules: Vec<Rule>| {
+        Policy::new(block([rules, vec![last_rule(Action::Drop)]].concat())).map(|_| ())
+    };
+    assert_eq!(with(vec![named(7, names())]), Ok(()));
+    assert_eq!(with(vec![named(7, vec![])]), Err(Invalid::MatchesNothing(7)));
+    let sloppy: HostName = "a..b".parse().unwrap();
+    assert_eq!(with(vec![named(7, vec![sloppy])]), Err(Invalid::Host(7)));
+    assert_eq!(with(vec![named(7, many(64, "a")), named(8, many(64, "a"))]), Ok(()));
+    assert_eq!(with(vec![named(7, many(65, "a"))]), Err(Invalid::ManyHosts(7)));
+    let two = vec![named(7, many(64, "a")), named(8, many(1, "b"))];
+    assert_eq!(with(two), Err(Invalid::ManyHosts(8)));
+    for (from, to) in [(Zone::Uplink(Uplink::FIRST), Zone::Clients), (Zone::Clients, Zone::Clients)]
+    {
+        let mut parts = block(vec![named(7, names()), last_rule(Action::Drop)]);
+        (parts.blocks[0].from, parts.blocks[0].to) = (from, to);
+        assert_eq!(Policy::new(parts).map(|_| ()), Err(Invalid::Host(7)));
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use crate::common::ip;
 use proptest::prelude::*;
-use rules::qubes::{HostName, RULES_MAX, RuleError, RuleText, Tree, TreeError, Trees};
-use rules::{Action, Family, Header, OwnRule, Query, RejectKind, Transport, Uplink, Zone};
+use rules::qubes::{RULES_MAX, RuleError, RuleText, Tree, TreeError, Trees};
+use rules::{
+    Action, Family, Header, HostName, OwnRule, Query, RejectKind, Transport, Uplink, Zone,
+};
 use std::net::IpAddr;
 
 const REFUSED: Action = Action::Reject(RejectKind::AdminProhibited);

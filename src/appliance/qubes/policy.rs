@@ -12,6 +12,7 @@ pub(super) fn qubes() -> Option<Policy> {
         line: 1,
         src: any.clone(),
         dst: any,
+        hosts: None,
         what: What::Any,
         when: None,
         then: Then::Qubes,

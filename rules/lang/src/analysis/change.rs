@@ -2,14 +2,15 @@
 //! such packet.
 
 use super::layers::{By, Layers};
+use super::witness::Example;
 use super::{Effect, FUEL, TooTangled, beyond, decided, directions, layers_of, uplinks, witness};
-use rules::{Policy, Query, Rule, RuleId, Uplink, Zone};
+use rules::{Policy, Rule, RuleId, Uplink, Zone};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A packet that meets another fate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
-    pub(crate) packet: Query,
+    pub(crate) packet: Example,
     /// The rules that decide; [`RuleId::DEFAULT`] where there is no block.
     pub(crate) old: RuleId,
     pub(crate) new: RuleId,

@@ -1,9 +1,12 @@
 //! Whether a claim about reachability holds for every packet it speaks of.
 
 use super::layers::By;
-use super::space::Sides;
+use super::named::nameable;
+use super::space::{Region, Sides};
+use super::witness::Example;
 use super::{FUEL, TooTangled, decided, layers_of, witness};
-use rules::{Action, AddrSet, Policy, Query, RuleId, Then, What, Zone};
+use rules::{Action, AddrSet, HostSet, Policy, RuleId, Then, What, Zone};
+use std::sync::Arc;
 
 /// `FROM can|cannot reach TO [KINDS]`, with its names resolved.
 #[derive(Debug)]
@@ -18,32 +21,40 @@ pub(crate) struct Claim {
 #[derive(Debug)]
 pub(crate) enum End {
     Zone(Zone),
-    Addrs(AddrSet),
+    /// Addresses, and any that one of these names stands for.
+    Addrs(AddrSet, Option<Arc<HostSet>>),
 }
 
 /// What can be said about a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// It holds for every packet.
     Holds,
     /// It does not hold for this one, because of this rule.
-    Fails(Query, RuleId),
+    Fails(Example, RuleId),
     /// There is no packet it speaks of.
     Nothing,
 }
 
 /// Looks for a packet that contradicts `claim`.
 pub(crate) fn prove(policy: &Policy, claim: &Claim) -> Result<Answer, TooTangled> {
-    let (mut sides, mut fuel, mut answer) = (Sides::default(), FUEL, Answer::Nothing);
+    let mut sides = Sides::with_names(nameable(policy));
+    let (mut fuel, mut answer) = (FUEL, Answer::Nothing);
     let any = AddrSet::any();
     let set = |end: &End| match end {
         End::Zone(_) => any.clone(),
-        End::Addrs(set) => set.clone(),
+        End::Addrs(set, _) => set.clone(),
     };
-    let spoken_of = sides.product(&set(&claim.from), &set(&claim.to), &claim.what);
+    let hosts = match &claim.to {
+        End::Zone(_) => None,
+        End::Addrs(_, hosts) => hosts.as_ref(),
+    };
+    let (from, to) = (set(&claim.from), set(&claim.to));
+    let spoken_of = sides.product_with_names(&from, (&to, hosts), &claim.what);
     for direction in directions(policy, claim) {
         let layers = layers_of(policy, direction);
-        for region in &spoken_of {
+        let here = |region: &&Region| direction.1 != Zone::Clients || region.named.is_all();
+        for region in spoken_of.iter().filter(here) {
             decided(region.clone(), &layers, &mut fuel, &mut |part, by, _| {
                 let By::Rule(at) = by else { return Ok(true) };
                 let then = layers.effect(at).map(|effect| effect.then);
@@ -76,15 +87,19 @@ fn directions(policy: &Policy, claim: &Claim) -> Vec<(Zone, Zone)> {
     let vms = AddrSet::from_addrs(vms);
     let fits = |end: &End, zone: Zone| match end {
         End::Zone(of) => *of == zone,
-        End::Addrs(set) if set.v4.is_subset(&vms.v4) && set.v6.is_subset(&vms.v6) => {
+        // A name is known on an uplink alone.
+        End::Addrs(set, Some(_)) if set.is_empty() => zone != Zone::Clients,
+        End::Addrs(set, _) if set.v4.is_subset(&vms.v4) && set.v6.is_subset(&vms.v6) => {
             zone == Zone::Clients
         }
-        End::Addrs(set) if claim.can && set.intersection(&vms).is_empty() => zone != Zone::Clients,
-        End::Addrs(_) => true,
+        End::Addrs(set, _) if claim.can && set.intersection(&vms).is_empty() => {
+            zone != Zone::Clients
+        }
+        End::Addrs(..) => true,
     };
     let spoken_of = |end: &End| match end {
         End::Zone(zone) => zone.uplink(),
-        End::Addrs(_) => None,
+        End::Addrs(..) => None,
     };
     let mut uplinks = super::uplinks(policy);
     uplinks.extend([&claim.from, &claim.to].into_iter().filter_map(spoken_of));

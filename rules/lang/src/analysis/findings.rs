@@ -5,9 +5,10 @@
 
 use super::layers::{By, Layers};
 use super::space::{Region, Sides};
+use super::witness::Example;
 use super::{Effect, FUEL, TooTangled, beyond, decided, directions, layers_of, uplinks};
 use rules::{
-    Action, AddrSet, Forward, Policy, PortSet, Ported, Query, RuleId, Then, Traffic, Uplink, Zone,
+    Action, AddrSet, Forward, Policy, PortSet, Ported, RuleId, Then, Traffic, Uplink, Zone,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,14 +24,14 @@ pub(crate) enum What {
     /// No packet can meet its conditions.
     Empty,
     /// All its packets are taken by the rules before it, or settled before rules are asked.
-    Covered { by: Vec<RuleId>, settled: Settled, packet: Query },
+    Covered { by: Vec<RuleId>, settled: Settled, packet: Example },
     /// Rules after it would do the same.
-    Redundant { by: Vec<RuleId>, packet: Query },
+    Redundant { by: Vec<RuleId>, packet: Example },
     /// It accepts what the VM's own rules, which come later, may forbid.
-    WiderThanQubes { qubes: RuleId, packet: Query },
+    WiderThanQubes { qubes: RuleId, packet: Example },
     /// It and an earlier rule each speak of packets the other does not, and say opposite things of
     /// those both speak of.
-    Conflict { before: RuleId, packet: Query },
+    Conflict { before: RuleId, packet: Example },
     /// Nothing gives its packets a way to a client: no forward, no external address.
     NoWay,
     /// Its block is too tangled to tell.
@@ -121,7 +122,7 @@ fn led(sides: &mut Sides, forward: &Forward) -> Vec<Region> {
 
 /// The forwards of `policy`, by number, of which the rules accept nothing, with a packet and the rule that
 /// refuses it.
-pub(crate) fn refused_forwards(policy: &Policy) -> Vec<(usize, Query, RuleId)> {
+pub(crate) fn refused_forwards(policy: &Policy) -> Vec<(usize, Example, RuleId)> {
     let (mut sides, mut found) = (Sides::default(), Vec::new());
     let mut layers = BTreeMap::new();
     for (number, forward) in policy.parts().services.forwards.iter().enumerate() {
@@ -182,7 +183,7 @@ impl Study<'_> {
     }
 
     /// A packet of `region`.
-    fn packet(&self, region: &Region) -> Query {
+    fn packet(&self, region: &Region) -> Example {
         super::witness::packet(self.policy, self.direction, region)
     }
 

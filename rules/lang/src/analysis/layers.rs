@@ -3,6 +3,7 @@
 //! On top of all rules lies what the firewall settles before it asks them, so that no rule is said
 //! to decide what it is never asked about. A direction without a block has one layer: it is dropped.
 
+use super::named::nameable;
 use super::space::{Pane, Region, Sides};
 use super::{Effect, TooTangled, beyond, without};
 use rules::{Action, AddrSet, Policy, PortSet, RuleId, Then, Traffic, What, Zone};
@@ -37,7 +38,8 @@ pub(crate) struct Layers {
 
 impl Layers {
     pub(crate) fn of(policy: &Policy, direction: (Zone, Zone)) -> Self {
-        let (mut layers, mut sides) = (Self::default(), Sides::default());
+        let mut layers = Self::default();
+        let mut sides = Sides::with_names(nameable(policy));
         let parts = policy.parts();
         let vms = AddrSet::from_addrs(parts.vms.iter().flat_map(|vm| vm.addrs.iter().copied()));
         let any = AddrSet::any();

@@ -1,6 +1,8 @@
-//! Sets of packets: products of nine sets of numbers, one space for each family and protocol.
+//! Sets of packets: products of nine sets of numbers and of the names of their destination, one space
+//! for each family and protocol.
 
-use rules::{AddrSet, Conditions, Family, Point, PortSet, RangeSet, Rule, Traffic, What};
+use super::named::Named;
+use rules::{AddrSet, Conditions, Family, HostSet, Point, PortSet, RangeSet, Rule, Traffic, What};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,22 +45,28 @@ impl Pane {
 pub(crate) struct Region {
     pub(crate) pane: Pane,
     pub(crate) sides: [Side; SIDES],
+    /// Which names lead to their destination.
+    pub(crate) named: Named,
 }
 
 impl Region {
     /// The packets with these sides, if there are any.
-    fn new(pane: Pane, sides: [Side; SIDES]) -> Option<Self> {
-        sides.iter().all(|side| !side.is_empty()).then_some(Self { pane, sides })
+    fn new(pane: Pane, sides: [Side; SIDES], named: Named) -> Option<Self> {
+        sides.iter().all(|side| !side.is_empty()).then_some(Self { pane, sides, named })
     }
 
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let pairs = || self.sides.iter().zip(&other.sides);
-        self.pane == other.pane && pairs().all(|(a, b)| Arc::ptr_eq(a, b) || a.overlaps(b))
+        self.pane == other.pane
+            && pairs().all(|(a, b)| Arc::ptr_eq(a, b) || a.overlaps(b))
+            && self.named.overlaps(&other.named)
     }
 
     pub(crate) fn is_subset(&self, other: &Self) -> bool {
         let mut pairs = self.sides.iter().zip(&other.sides);
-        self.pane == other.pane && pairs.all(|(a, b)| Arc::ptr_eq(a, b) || a.is_subset(b))
+        self.pane == other.pane
+            && pairs.all(|(a, b)| Arc::ptr_eq(a, b) || a.is_subset(b))
+            && self.named.is_subset(&other.named)
     }
 
     pub(crate) fn intersection(&self, other: &Self) -> Option<Self> {
@@ -71,7 +79,7 @@ impl Region {
                 *side = Arc::new(side.intersection(other));
             }
         }
-        Self::new(self.pane, sides)
+        Self::new(self.pane, sides, self.named.intersection(&other.named)?)
     }
 
     /// The packets that are not in `other`, as regions that do not overlap.
@@ -91,8 +99,10 @@ impl Region {
                 *side = Arc::new(outside);
                 *kept = Arc::new(mine.intersection(theirs));
             }
-            parts.extend(Self::new(self.pane, sides));
+            parts.extend(Self::new(self.pane, sides, self.named.clone()));
         }
+        let named = self.named.minus(&other.named).into_iter();
+        parts.extend(named.filter_map(|named| Self::new(self.pane, within.clone(), named)));
         parts
     }
 }
@@ -100,15 +110,23 @@ impl Region {
 /// Turns rules into regions; sets that are shared between rules stay shared.
 #[derive(Default)]
 pub(crate) struct Sides {
+    /// Addresses that a name may have.
+    nameable: AddrSet,
     addrs: HashMap<AddrSet, [Side; 2]>,
     ports: HashMap<PortSet, Side>,
     numbers: HashMap<(u128, u128), Side>,
 }
 
 impl Sides {
+    /// For rules with names, each of which may have any address of `nameable`.
+    pub(crate) fn with_names(nameable: AddrSet) -> Self {
+        Self { nameable, ..Self::default() }
+    }
+
     /// The packets `rule` speaks of.
     pub(crate) fn regions(&mut self, rule: &Rule) -> Vec<Region> {
-        let regions = self.product(&rule.src, &rule.dst, &rule.what);
+        let hosts = rule.hosts.as_ref();
+        let regions = self.product_with_names(&rule.src, (&rule.dst, hosts), &rule.what);
         match &rule.when {
             None => regions,
             Some(when) => {
@@ -117,7 +135,7 @@ impl Sides {
                     region.sides.iter_mut().skip(4).zip(&rest).for_each(|(side, set)| {
                         *side = set.clone();
                     });
-                    Region::new(region.pane, region.sides)
+                    Region::new(region.pane, region.sides, region.named)
                 };
                 regions.into_iter().filter_map(narrow).collect()
             }
@@ -133,6 +151,25 @@ impl Sides {
         [state, ttl, dscp, wide(&when.length), flags]
     }
 
+    /// The packets of these kinds from `src` to `dst`, and to any address that one of `hosts` leads to.
+    pub(crate) fn product_with_names(
+        &mut self,
+        src: &AddrSet,
+        (dst, hosts): (&AddrSet, Option<&Arc<HostSet>>),
+        what: &What,
+    ) -> Vec<Region> {
+        let mut regions = self.product(src, dst, what);
+        let Some(hosts) = hosts else { return regions };
+        let elsewhere = AddrSet {
+            v4: self.nameable.v4.difference(&dst.v4),
+            v6: self.nameable.v6.difference(&dst.v6),
+        };
+        for region in self.product(src, &elsewhere, what) {
+            regions.push(Region { named: Named::by(hosts), ..region });
+        }
+        regions
+    }
+
     /// The packets from `src` to `dst` of these kinds.
     pub(crate) fn product(&mut self, src: &AddrSet, dst: &AddrSet, what: &What) -> Vec<Region> {
         let mut regions = Vec::new();
@@ -144,7 +181,7 @@ impl Sides {
                 let [state, ttl, dscp, length, flags] =
                     [&state, &ttl, &dscp, &length, &flags].map(Clone::clone);
                 let sides = [src.clone(), dst.clone(), a, b, state, ttl, dscp, length, flags];
-                regions.extend(Region::new(pane, sides));
+                regions.extend(Region::new(pane, sides, Named::default()));
             }
         }
         regions

@@ -1,7 +1,8 @@
 //! One packet out of many: the one a person would have thought of.
 
 use super::space::{Region, Side, Sort};
-use rules::{Family, Header, Policy, Query, State, Transport, Uplink, Zone};
+use rules::{Family, Header, HostName, Policy, Query, State, Transport, Uplink, Zone};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Ports, types and addresses that say something to a reader, most telling first.
@@ -16,8 +17,37 @@ const CLIENT_V6: u128 = 0xfd09_24ef_4179 << 80 | 0xa89_00fe;
 /// GRE, for any protocol that has no name in rules.
 const OTHER: u8 = 47;
 
+/// A packet, and what has to be so for it to be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// The packet.
+    pub packet: Query,
+    /// Host names that stand for its destination; other names do not.
+    pub hosts: Vec<HostName>,
+}
+
+impl fmt::Display for Example {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.packet.fmt(f)?;
+        if_at(f, &self.hosts, self.packet.dst)
+    }
+}
+
+/// What names are taken to stand for, with a comma before it.
+pub(crate) fn if_at(f: &mut fmt::Formatter<'_>, hosts: &[HostName], addr: IpAddr) -> fmt::Result {
+    match hosts {
+        [] => Ok(()),
+        [host] => write!(f, ", if {host} is at {addr}"),
+        [first, rest @ ..] => {
+            write!(f, ", if {first}")?;
+            rest.iter().try_for_each(|host| write!(f, " and {host}"))?;
+            write!(f, " are at {addr}")
+        }
+    }
+}
+
 /// A packet of `region`, in this direction.
-pub(crate) fn packet(policy: &Policy, (from, to): (Zone, Zone), region: &Region) -> Query {
+pub(crate) fn packet(policy: &Policy, (from, to): (Zone, Zone), region: &Region) -> Example {
     let [src, dst, a, b, state, ttl, dscp, length, flags] = &region.sides;
     let family = region.pane.family;
     let (src, dst) = (host(policy, from, family, src), host(policy, to, family, dst));
@@ -42,7 +72,8 @@ pub(crate) fn packet(policy: &Policy, (from, to): (Zone, Zone), region: &Region)
         // What opens a connection, with more flags if need be.
         flags: byte(flags, &[0x02, 0x42, 0x82, 0xc2, 0x0a, 0x22, 0x12]),
     };
-    Query { from, to, src, dst, transport, header }
+    let packet = Query { from, to, src, dst, transport, header };
+    Example { packet, hosts: region.named.example() }
 }
 
 fn host(policy: &Policy, zone: Zone, family: Family, side: &Side) -> IpAddr {

@@ -4,10 +4,10 @@
 //! which the rules of a block for some clients are about these clients alone, and stand before those
 //! of blocks for more. Never: a list that does not end in a verdict for everything.
 
-use super::Lower;
+use super::{Destinations, Lower};
 use crate::Span;
 use crate::ast::{Block, Does, Group, Rule, When};
-use crate::names::{Kinds, Side};
+use crate::names::{Kinds, Side, misplaced};
 use rules::{
     Action, AddrSet, Conditions, PortSet, RangeSet, RejectKind, Then, Traffic, What, Zone,
 };
@@ -111,6 +111,7 @@ impl Lower<'_, '_> {
             }
             let direction = ends.map(|(from, to)| (from.zone(), to.zone()));
             for new in self.each(rule, direction) {
+                self.check_hosts_of(&new, direction);
                 if last_word.is_none() && new.0.matches_all() {
                     last_word = Some(rule.span);
                 }
@@ -147,8 +148,8 @@ impl Lower<'_, '_> {
                     let line = self.source.place(rule.span.start).line;
                     let (src, dst) = (from.clone(), Arc::new(dst));
                     let (limit, log, then) = (rule.limit, rule.log, Then::Do(Action::Accept));
-                    let new =
-                        rules::Rule { line, src, dst, what, when: when.clone(), then, limit, log };
+                    let (when, hosts) = (when.clone(), None);
+                    let new = rules::Rule { line, src, dst, hosts, what, when, then, limit, log };
                     (new, rule.span)
                 };
                 targets.into_iter().map(make).collect()
@@ -156,7 +157,8 @@ impl Lower<'_, '_> {
             Does::Use(name) => {
                 let Some(number) = self.names.group(*name, self.report) else { return Vec::new() };
                 let group = self.groups.get(number).cloned().unwrap_or_default();
-                let (src, dst) = (self.set(rule.from.as_deref()), self.set(rule.to.as_deref()));
+                let src = self.set(rule.from.as_deref());
+                let to = self.places(rule.to.as_deref());
                 if let Some(direction) = direction {
                     let file = self.file;
                     let written = file.groups.get(number).map_or(&[][..], |group| &group.rules);
@@ -165,7 +167,8 @@ impl Lower<'_, '_> {
                     simple.for_each(|inner| self.check_direction_of(inner, direction));
                 }
                 let asked = group.into_iter();
-                asked.filter_map(|new| self.narrowed(new, &src, &dst, rule.span)).collect()
+                let narrowed = asked.filter_map(|new| self.narrowed(new, &src, &to, rule.span));
+                narrowed.collect()
             }
         }
     }
@@ -177,18 +180,37 @@ impl Lower<'_, '_> {
             Side::Clients(set) => set.clone(),
         };
         let span = placed.1;
-        self.narrowed(placed, &set(from), &set(to), span)
+        self.narrowed(placed, &set(from), &(Arc::new(set(to)), None), span)
     }
 
     fn narrowed(
         &mut self,
         (rule, span): Placed,
         from: &AddrSet,
-        to: &AddrSet,
+        to: &Destinations,
         used: Span,
     ) -> Option<Placed> {
-        let (src, dst) = (rule.src.intersection(from), rule.dst.intersection(to));
-        if (src.is_empty() && !rule.src.is_empty()) || (dst.is_empty() && !rule.dst.is_empty()) {
+        let src = rule.src.intersection(from);
+        let (dst, hosts) = if to.0.is_any() {
+            ((*rule.dst).clone(), rule.hosts.clone())
+        } else if rule.dst.is_any() {
+            ((*to.0).clone(), to.1.clone())
+        } else if rule.hosts.is_some() || to.1.is_some() {
+            let message = "which addresses of these a host has is not known";
+            let more = self
+                .report
+                .error("host-narrowed", message, span, "this rule says where to")
+                .help("leave `to` out in one of the two places");
+            if used != span {
+                more.see(used, "and so does this");
+            }
+            return None;
+        } else {
+            (rule.dst.intersection(&to.0), None)
+        };
+        let none = |dst: &AddrSet, hosts: &Option<_>| dst.is_empty() && hosts.is_none();
+        let nowhere = none(&dst, &hosts) && !none(&rule.dst, &rule.hosts);
+        if (src.is_empty() && !rule.src.is_empty()) || nowhere {
             let message = "this rule is about none of the addresses its block is about";
             let more = self.report.error("outside-block", message, span, "");
             if used != span {
@@ -197,7 +219,7 @@ impl Lower<'_, '_> {
             return None;
         }
         let (src, dst) = (self.shared(src), self.shared(dst));
-        Some((rules::Rule { src, dst, ..rule }, span))
+        Some((rules::Rule { src, dst, hosts, ..rule }, span))
     }
 
     fn rule(&mut self, rule: &Rule<'_>, then: Then) -> rules::Rule {
@@ -210,10 +232,12 @@ impl Lower<'_, '_> {
                 .error("reset-without-tcp", message, rule.verdict.span, label)
                 .help("say `reject tcp-reset tcp`, and what becomes of the rest in another rule");
         }
+        let (dst, hosts) = self.places(rule.to.as_deref());
         rules::Rule {
             line: self.source.place(rule.span.start).line,
             src: self.set(rule.from.as_deref()),
-            dst: self.set(rule.to.as_deref()),
+            dst,
+            hosts,
             when: self.when(&rule.when, what.is_tcp_only(), rule.span),
             what,
             then,
@@ -272,6 +296,14 @@ impl Lower<'_, '_> {
         (conditions != none).then(|| Arc::new(conditions))
     }
 
+    /// Only in the world a name stands for something, and only clients ask for it.
+    fn check_hosts_of(&mut self, (rule, span): &Placed, direction: Option<(Zone, Zone)>) {
+        let outward = |(from, to)| from == Zone::Clients && to != Zone::Clients;
+        if rule.hosts.is_some() && direction.is_some_and(|direction| !outward(direction)) {
+            misplaced(self.report, *span);
+        }
+    }
+
     /// What the firewall does not do must not be written as if it did: it never says a word to the
     /// world about a flow it does not let in, and the world's addresses have no VM with rules.
     fn check_direction_of(&mut self, rule: &Rule<'_>, (from, to): (Zone, Zone)) {
@@ -322,6 +354,7 @@ fn gathered(lowered: Vec<(Ends, Vec<Placed>)>) -> Blocks {
                 line: 0,
                 src: any.clone(),
                 dst: any,
+                hosts: None,
                 what: What::Any,
                 when: None,
                 then: Then::Do(Action::Drop),

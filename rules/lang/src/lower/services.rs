@@ -7,6 +7,7 @@ use super::Lower;
 use super::blocks::to_ports;
 use crate::Span;
 use crate::ast::{self, End, Host, How, Nat};
+use crate::names::misplaced;
 use rules::{
     AddrSet, Block, Forward, OneToOne, PortSet, Route, Services, Source, Syslog, Then, Uplink,
     What, Zone,
@@ -177,10 +178,14 @@ impl Lower<'_, '_> {
 
     /// The addresses of one end of a translation.
     fn hosts(&mut self, end: &End<'_>) -> Vec<IpAddr> {
-        match end.host {
-            Host::Addr(addr) => vec![addr],
+        match &end.host {
+            Host::Addr(addr) => vec![*addr],
+            Host::Called(_) => {
+                misplaced(self.report, end.span);
+                Vec::new()
+            }
             Host::Vm(name) => {
-                self.names.vm(name, self.report).map(<[_]>::to_vec).unwrap_or_default()
+                self.names.vm(*name, self.report).map(<[_]>::to_vec).unwrap_or_default()
             }
             Host::Firewall => {
                 let message = "the firewall's own address needs no name here";

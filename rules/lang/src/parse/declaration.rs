@@ -141,6 +141,9 @@ impl<'a> Parser<'a, '_> {
 
     pub(super) fn address(&mut self) -> Parsed<Address> {
         let token = self.peek();
+        if self.is_word("host") {
+            return Err(self.no_host());
+        }
         if token.kind != Kind::Word || literal::is_name(token.text) {
             self.expected("an address");
             return Err(Reported);

@@ -120,9 +120,29 @@ impl<'a> Parser<'a, '_> {
         Ok(proto)
     }
 
-    /// `HOST`, `HOST:PORT` or `[IPV6]:PORT`
+    /// `host NAME[:PORT]`
+    fn called(&mut self) -> Parsed<End<'a>> {
+        let (start, token) = (self.next().span, self.peek());
+        if token.kind != Kind::Word || is_reserved(token.text) {
+            self.expected("the name of a host: `host deb.debian.org:443`");
+            return Err(Reported);
+        }
+        self.next();
+        let (name, port) = match token.text.split_once(':') {
+            Some((name, port)) => (name, Some(literal::port(port))),
+            None => (token.text, None),
+        };
+        let port = port.transpose().map_err(|fault| self.fault(fault, token.span))?;
+        let name = literal::host(name).map_err(|fault| self.fault(fault, token.span))?;
+        Ok(End { host: Host::Called(name), port, span: start.to(token.span) })
+    }
+
+    /// `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `host NAME:PORT`
     pub(super) fn end(&mut self) -> Parsed<End<'a>> {
         let start = self.peek();
+        if self.is_word("host") {
+            return self.called();
+        }
         if self.eat('[') {
             let address = self.address()?;
             self.want(']')?;

@@ -1,11 +1,13 @@
 //! Kinds of traffic, ports and addresses: what rules, services and claims are about.
 
 use super::{Parsed, Parser, Reported};
+use crate::Span;
 use crate::ast::{Addresses, IcmpType, Kind};
 use crate::lex;
 use crate::literal;
+use crate::names::misplaced;
 use crate::words::{CLAUSES, ICMP_NAMES, PROTOCOLS, did_you_mean, is_reserved};
-use rules::Family;
+use rules::{Family, HostName};
 
 type Ports = Vec<(u16, u16)>;
 
@@ -170,9 +172,33 @@ impl<'a> Parser<'a, '_> {
         self.one_or_list(Self::addresses).map(|lists| lists.into_iter().flatten().collect())
     }
 
-    /// One name, address, network or range.
+    /// `host NAME`: the name and where it stands; `None` if it is not one. The next word is `host`.
+    fn host(&mut self) -> Parsed<Option<(HostName, Span)>> {
+        let start = self.next().span;
+        let token = self.peek();
+        if token.kind != lex::Kind::Word || is_reserved(token.text) {
+            self.expected("the name of a host: `host deb.debian.org`");
+            return Err(Reported);
+        }
+        self.next();
+        let name = literal::host(token.text).map_err(|fault| self.fault(fault, token.span));
+        Ok(name.ok().map(|name| (name, start.to(token.span))))
+    }
+
+    /// Reports that the next word is `host`, where no name can stand.
+    pub(super) fn no_host(&mut self) -> Reported {
+        let span = self.next().span;
+        misplaced(self.report, span);
+        Reported
+    }
+
+    /// One name, address, network, range or host.
     pub(super) fn addresses(&mut self) -> Parsed<Option<Addresses<'a>>> {
         let token = self.peek();
+        if self.is_word("host") {
+            let host = self.host()?;
+            return Ok(host.map(|(name, span)| Addresses::Host(name, span)));
+        }
         if token.kind != lex::Kind::Word || is_reserved(token.text) {
             self.expected("an address, or the name of a vm or set");
             return Err(Reported);
