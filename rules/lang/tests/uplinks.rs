@@ -240,7 +240,9 @@ const OFFICE: &str = include_str!("../../../examples/two-uplinks.tide");
 fn claims_about_a_zone_are_about_its_uplink() {
     let says = |claim| match prove(("x", OFFICE), claim).unwrap() {
         Proof::Holds => "yes".to_owned(),
-        Proof::Fails(shown) => format!("no: {} -> {}: {}", shown.0.from, shown.0.to, shown.0),
+        Proof::Fails(shown) => {
+            format!("no: {} -> {}: {}", shown.0.packet.from, shown.0.packet.to, shown.0)
+        }
         Proof::Nothing => "nothing".to_owned(),
         Proof::Unknown => "unknown".to_owned(),
     };
