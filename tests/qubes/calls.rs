@@ -91,6 +91,20 @@ fn a_policy_that_is_brought_counts_and_one_that_is_none_changes_nothing() {
 }
 
 #[test]
+fn what_is_explained_leaves_by_the_uplink_that_routes_lead_to() {
+    let world = World::new(11);
+    let policy = "zone uplink = netfront 0 zone lab = netfront 1 zone clients = netback
+         nat clients -> uplink masquerade nat clients -> lab masquerade
+         route 10.20.0.0/16 on lab
+         policy clients -> uplink { accept } policy clients -> lab { accept tcp 22; drop }";
+    world.call("tidegate.Load", &lang::compile("two.tide", policy).unwrap().blob);
+    let asked = b"10.137.0.10 1.1.1.1 tcp 80\n10.137.0.10 10.20.0.7 tcp 80";
+    let (explained, _) = world.call("tidegate.Explain", asked);
+    let verdicts: Vec<_> = explained.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(verdicts, ["accept", "drop"], "{explained}");
+}
+
+#[test]
 fn four_calls_run_at_once_and_the_others_wait_their_turn() {
     let world = World::new(3);
     let mapped = || world.machine.sim.holdings(crate::machine::TIDEGATE).mapped;

@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec;
-use rules::{AddrSet, Block, Parts, Policy, Rule, Then, What, Uplink, Zone};
+use rules::{AddrSet, Block, Parts, Policy, Rule, Then, Uplink, What, Zone};
 
 /// `policy clients -> uplink { qubes }`, and `nat clients -> uplink masquerade`.
 pub(super) fn qubes() -> Option<Policy> {

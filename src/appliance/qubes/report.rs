@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
 use core::net::IpAddr;
-use rules::{Header, Query, Transport, Uplink, Zone};
+use rules::{Header, Policy, Query, Transport, Uplink, Zone};
 use wire::DropReason;
 
 /// What there is: policy, uplink, each client and its rules.
@@ -79,7 +79,8 @@ pub(super) fn explain(view: &View<'_>, asked: &[u8]) -> String {
     let mut text = String::new();
     for line in asked.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         let shown = line.escape_ascii();
-        let _endless = match core::str::from_utf8(line).ok().and_then(question) {
+        let asked = core::str::from_utf8(line).ok();
+        let _endless = match asked.and_then(|line| question(line, view.firewall.policy())) {
             Some(query) => writeln!(text, "{}", view.firewall.explain(&query)),
             None => writeln!(text, "{shown}: not SOURCE DESTINATION tcp|udp PORT, or icmp [TYPE]"),
         };
@@ -87,9 +88,10 @@ pub(super) fn explain(view: &View<'_>, asked: &[u8]) -> String {
     text
 }
 
-fn question(line: &str) -> Option<Query> {
+/// The question a line asks: by which uplink it would leave, the routes of the policy say.
+fn question(line: &str, policy: Option<&Policy>) -> Option<Query> {
     let mut words = line.split_ascii_whitespace();
-    let (src, dst) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let (src, dst): (_, IpAddr) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let (proto, rest) = (words.next()?, words.next());
     // Any port a client may send from.
     let (sport, port) = (49152, rest.and_then(|word| word.parse().ok()));
@@ -102,6 +104,8 @@ fn question(line: &str) -> Option<Query> {
         }
         _ => return None,
     };
-    let (from, to) = (Zone::Clients, Zone::Uplink(Uplink::FIRST));
+    let services = policy.map(|policy| &policy.parts().services);
+    let uplink = services.map_or(Uplink::FIRST, |services| services.uplink_to(dst));
+    let (from, to) = (Zone::Clients, Zone::Uplink(uplink));
     words.next().is_none().then_some(Query { from, to, src, dst, transport, header: Header::PLAIN })
 }
