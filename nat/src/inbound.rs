@@ -82,7 +82,7 @@ impl Nat {
             return Err(DropReason::Untranslatable);
         }
         let uplink = new.uplink;
-        let reached = External { addr: new.tuple.dst.into(), uplink };
+        let reached = External::new(new.tuple.dst.into(), uplink);
         let seed = Seed {
             origin: Origin::World,
             owner: new.client,

@@ -62,7 +62,14 @@ pub struct Nat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct External {
     pub(crate) addr: Addr,
-    pub(crate) uplink: Uplink,
+    /// `None` if whoever leaves from it is over.
+    pub(crate) uplink: Option<Uplink>,
+}
+
+impl External {
+    pub(crate) const fn new(addr: Addr, uplink: Uplink) -> Self {
+        Self { addr, uplink: Some(uplink) }
+    }
 }
 
 /// A flow, and which of its two keys it stands under: the lowest bit.
@@ -146,7 +153,7 @@ impl Nat {
     /// The uplink that a flow leaves by, unless it is over.
     #[must_use]
     pub fn uplink(&self, id: FlowId) -> Option<Uplink> {
-        Some(self.externals.value(self.get(id)?.external)?.uplink)
+        self.externals.value(self.get(id)?.external)?.uplink
     }
 
     /// The same of a flow that the world opened: its packets leave where those of the world came in.
@@ -241,7 +248,7 @@ impl Nat {
         let flow = self.get(id)?;
         Some(Facts {
             client: self.clients.get(flow.owner)?.client,
-            uplink: self.uplink(id)?,
+            uplink: self.externals.value(flow.external)?.uplink?,
             asked: flow.inside().tuple(),
             sent: self.outside(flow)?.tuple(),
             opened: match flow.origin {
@@ -324,7 +331,7 @@ impl Nat {
     fn is_answer(&self, flow: &Flow, uplink: Uplink, key: &Key) -> bool {
         (flow.external_port, flow.kind) == (key.dport, key.kind)
             && self.remote(flow) == Some((key.src, key.sport))
-            && self.externals.value(flow.external) == Some(External { addr: key.dst, uplink })
+            && self.externals.value(flow.external) == Some(External::new(key.dst, uplink))
     }
 
     /// The remote that a flow really goes to.
@@ -338,14 +345,14 @@ impl Nat {
 
     /// Key of what is sent into the world.
     pub(crate) fn outside(&self, flow: &Flow) -> Option<Key> {
-        Some(flow.outside(self.externals.any_value(flow.external)?.addr, self.remote(flow)?))
+        Some(flow.outside(self.externals.value(flow.external)?.addr, self.remote(flow)?))
     }
 
     /// The new tuple of a packet of a flow.
     pub(crate) fn passage(&self, index: u32, direction: Direction) -> Option<Passage> {
         let flow = self.flows.get(index)?;
         let client = self.clients.get(flow.owner)?.client;
-        let uplink = self.externals.value(flow.external)?.uplink;
+        let uplink = self.externals.value(flow.external)?.uplink?;
         let tuple = match direction {
             Direction::Out => self.outside(flow)?.tuple(),
             Direction::In => flow.inside().tuple().reversed(),
@@ -364,8 +371,14 @@ impl Nat {
         let flow = self.flows.get(index)?;
         let live = self.second(now) < flow.deadline(&self.lifetimes)
             && self.clients.get(flow.owner).is_some()
-            && self.externals.value(flow.external).is_some();
+            && self.is_on_an_uplink(flow);
         live.then_some(FlowId { index, generation: flow.generation })
+    }
+
+    /// Whether the address a flow leaves from is still one.
+    #[inline]
+    pub(crate) fn is_on_an_uplink(&self, flow: &Flow) -> bool {
+        self.externals.value(flow.external).is_some_and(|external| external.uplink.is_some())
     }
 
     pub(crate) fn get(&self, id: FlowId) -> Option<&Flow> {

@@ -24,8 +24,6 @@ pub(crate) struct Numbers<T>(Vec<Entry<T>>);
 struct Entry<T> {
     value: T,
     users: u32,
-    /// Whoever still uses it is over.
-    retired: bool,
 }
 
 impl<T: Copy + PartialEq> Numbers<T> {
@@ -38,14 +36,13 @@ impl<T: Copy + PartialEq> Numbers<T> {
 
     /// The number of a value, new if need be; `None` if all numbers are in use.
     pub(crate) fn number(&mut self, value: T) -> Option<Number> {
-        let known = |entry: &Entry<T>| entry.value == value && !entry.retired;
-        let number = if let Some(known) = self.0.iter().position(known) {
+        let number = if let Some(known) = self.0.iter().position(|entry| entry.value == value) {
             known
         } else if let Some(unused) = self.0.iter().position(|entry| entry.users == 0) {
-            *self.0.get_mut(unused)? = Entry { value, users: 0, retired: false };
+            *self.0.get_mut(unused)? = Entry { value, users: 0 };
             unused
         } else if self.0.len() < MOST {
-            self.0.push(Entry { value, users: 0, retired: false });
+            self.0.push(Entry { value, users: 0 });
             self.0.len() - 1
         } else {
             return None;
@@ -53,20 +50,15 @@ impl<T: Copy + PartialEq> Numbers<T> {
         u8::try_from(number).ok().map(Number)
     }
 
-    /// The value of a number, unless it is retired.
+    /// The value of a number.
     #[inline]
     pub(crate) fn value(&self, number: Number) -> Option<T> {
-        self.0.get(usize::from(number.0)).filter(|entry| !entry.retired).map(|entry| entry.value)
-    }
-
-    /// The value of a number, retired or not.
-    pub(crate) fn any_value(&self, number: Number) -> Option<T> {
         self.0.get(usize::from(number.0)).map(|entry| entry.value)
     }
 
-    /// From now on the numbers of these values have none, as long as anybody uses them.
-    pub(crate) fn retire(&mut self, which: impl Fn(T) -> bool) {
-        self.0.iter_mut().for_each(|entry| entry.retired |= which(entry.value));
+    /// All values, to be made others under the numbers they have.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(|entry| &mut entry.value)
     }
 
     /// One flow more uses it.
@@ -107,20 +99,13 @@ mod tests {
         assert_eq!((numbers.value(all[7]), numbers.value(all[8])), (Some(999), Some(8)));
     }
     #[test]
-    fn a_retired_value_has_another_number_from_then_on_and_its_old_one_none() {
+    fn a_value_that_was_made_another_is_given_a_number_anew() {
         let mut numbers = Numbers::new();
-        let [old, other] = [1, 2].map(|value| {
-            let number = numbers.number(value).unwrap();
-            numbers.hold(number);
-            number
-        });
-        numbers.retire(|value| value == 1);
-        assert_eq!((numbers.value(old), numbers.any_value(old)), (None, Some(1)));
+        let old = numbers.number(1).unwrap();
+        numbers.hold(old);
+        numbers.values_mut().filter(|value| **value == 1).for_each(|value| *value = -1);
         let new = numbers.number(1).unwrap();
         assert!(new != old && numbers.value(new) == Some(1));
-        assert_eq!(numbers.value(other), Some(2));
-        numbers.release(old);
-        assert_eq!(numbers.number(3), Some(old), "nobody uses it any more");
-        assert_eq!(numbers.value(old), Some(3));
+        assert_eq!(numbers.value(old), Some(-1));
     }
 }

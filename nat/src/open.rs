@@ -147,7 +147,7 @@ impl Nat {
             Origin::Client | Origin::Named | Origin::World => Some(Number::NONE),
         };
         let uplink = new.uplink;
-        let leaves = External { addr: external.into(), uplink };
+        let leaves = External::new(external.into(), uplink);
         Ok(Seed {
             origin,
             owner: new.client,

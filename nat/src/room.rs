@@ -6,7 +6,7 @@
 //! end at once they are over at once, and leave the tables in slices.
 
 use crate::clients::Fate;
-use crate::flow::{Flow, Origin};
+use crate::flow::Origin;
 use crate::nat::{Entry, Nat};
 use crate::state::Class;
 use crate::{Direction, FlowId, Hash};
@@ -85,7 +85,8 @@ impl Nat {
 
     /// Ends all flows that leave by `uplink`, in the same way. Others are not touched.
     pub fn flush_uplink(&mut self, now: Instant, uplink: Uplink) {
-        self.externals.retire(|external| external.uplink == uplink);
+        let of_uplink = self.externals.values_mut().filter(|e| e.uplink == Some(uplink));
+        of_uplink.for_each(|external| external.uplink = None);
         self.retired = Some(0);
         self.sweep(now, SLICE);
     }
@@ -105,8 +106,7 @@ impl Nat {
         while swept < most
             && let Some(index) = self.retired
         {
-            let over = |flow: &Flow| self.externals.value(flow.external).is_none();
-            if self.flows.get(index).is_some_and(over) {
+            if self.flows.get(index).is_some_and(|flow| !self.is_on_an_uplink(flow)) {
                 self.end(now, index);
             }
             self.retired = Some(index + 1).filter(|next| *next < self.flows.places());

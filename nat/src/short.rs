@@ -115,7 +115,7 @@ impl Nat {
         let (uplink, addr, port) = match direction {
             Direction::Out => {
                 let external = self.externals.value(flow.external)?;
-                (external.uplink, external.addr, flow.external_port)
+                (external.uplink?, external.addr, flow.external_port)
             }
             Direction::In => (Uplink::FIRST, flow.client, flow.client_port),
         };

@@ -84,10 +84,10 @@ impl Firewall {
     /// and it may go there.
     fn let_in(&mut self, now: Instant, by: Uplink, packet: &Packet<'_>) -> Result<FlowId, Verdict> {
         let unasked = Verdict::from(DropReason::Unsolicited);
-        let tuple =
-            packet.tuple().filter(|_| self.ours_on(packet.dst) == Some(by)).ok_or(unasked)?;
+        let tuple = packet.tuple().ok_or(unasked)?;
         let inbound = self.nat.inbound(&tuple, |addr| self.links.is_a_client(addr));
-        let inbound = inbound.filter(|_| may_open(packet)).ok_or(unasked)?;
+        let may_open = || may_open(packet) && self.ours_on(packet.dst) == Some(by);
+        let inbound = inbound.filter(|_| may_open()).ok_or(unasked)?;
         check_control(packet)?;
         let query = inbound_query(by, &inbound.tuple(&tuple), &packet.transport);
         let client = self.links.owner(inbound.to.0).ok_or(unasked)?;
@@ -128,7 +128,8 @@ impl Firewall {
     ) -> Outcome {
         check_control(packet)?;
         let facts = self.nat.facts(flow).ok_or(DropReason::Unsolicited)?;
-        if facts.opened == Direction::Out && self.ways.to(facts.sent.dst) != facts.uplink {
+        let elsewhere = || self.ways.to(facts.sent.dst) != facts.uplink;
+        if self.ways.are_several() && facts.opened == Direction::Out && elsewhere() {
             // Its client reaches that remote by another uplink by now.
             self.nat.close(now, flow);
             return Err(DropReason::Unsolicited.into());

@@ -104,9 +104,7 @@ impl Config {
     /// The uplinks there are: the first, and each on which we have an address.
     pub fn uplinks(&self) -> impl Iterator<Item = Uplink> + use<> {
         let sites = self.sites;
-        let is_there = move |uplink: &Uplink| {
-            *uplink == Uplink::FIRST || sites[*uplink].addrs().next().is_some()
-        };
+        let is_there = move |uplink: &Uplink| *uplink == Uplink::FIRST || sites[*uplink].is_there();
         Uplink::ALL.into_iter().filter(is_there)
     }
 }
@@ -334,11 +332,12 @@ impl Firewall {
 
     #[inline(always)]
     fn find(&self, seen: &Seen) -> Option<FlowId> {
-        let sender = match seen.side? {
-            Side::Client(_) => Sender::Client,
-            Side::Uplink(uplink, _) => Sender::World(uplink),
-        };
-        self.nat.seek(seen.hash, sender, &seen.plain.as_ref()?.key)
+        let plain = seen.plain.as_ref()?;
+        // Two calls, so that each is made for its own direction.
+        match seen.side? {
+            Side::Client(_) => self.nat.seek(seen.hash, Sender::Client, &plain.key),
+            Side::Uplink(uplink, _) => self.nat.seek(seen.hash, Sender::World(uplink), &plain.key),
+        }
     }
 
     /// Decides any frame.

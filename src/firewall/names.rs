@@ -6,10 +6,10 @@
 //! a packet that waits, is changed or dropped because of a name, or an answer that is believed although it
 //! was not asked for.
 
-use super::{Event, Firewall};
 use super::is_martian;
 use super::links::Links;
 use super::ways::Ways;
+use super::{Event, Firewall};
 use core::net::IpAddr;
 use nat::Nat;
 use rules::HostName;

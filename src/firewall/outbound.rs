@@ -183,7 +183,7 @@ impl Firewall {
         out: &mut Outbox<'_>,
     ) -> Result<Option<(FlowId, Passage)>, Verdict> {
         let Some(flow) = flow else { return Ok(None) };
-        if self.nat.uplink(flow) != Some(by) {
+        if self.ways.are_several() && self.nat.uplink(flow) != Some(by) {
             self.nat.close(now, flow);
             return Ok(None);
         }

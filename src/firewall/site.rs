@@ -4,7 +4,7 @@
 //! there can be.
 
 use super::NextHop;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::ops::{Index, IndexMut};
 use wire::{Mac, Uplink};
 
@@ -23,9 +23,9 @@ pub struct Site {
 }
 
 impl Site {
-    /// Our addresses.
-    pub(super) fn addrs(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        self.addr4.map(IpAddr::V4).into_iter().chain(self.addr6.map(IpAddr::V6))
+    /// Whether we have an address here.
+    pub(super) const fn is_there(&self) -> bool {
+        self.addr4.is_some() || self.addr6.is_some()
     }
 }
 

@@ -7,7 +7,7 @@ use super::hop::Hop;
 use super::routes::Routes;
 use super::site::{PerUplink, Site};
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rules::Route;
 use wire::{Instant, Mac, Uplink};
 
@@ -16,7 +16,10 @@ use wire::{Instant, Mac, Uplink};
 pub(super) struct Ways {
     places: PerUplink<Place>,
     /// Our addresses, and where we have them: by themselves, as they are looked for in each packet.
-    own: Vec<(IpAddr, Uplink)>,
+    own4: Vec<(Ipv4Addr, Uplink)>,
+    own6: Vec<(Ipv6Addr, Uplink)>,
+    /// Whether flows can leave by others than the first uplink.
+    several: bool,
     routes: Routes,
 }
 
@@ -44,7 +47,8 @@ impl Place {
 impl Ways {
     pub(super) fn new(sites: PerUplink<Site>) -> Self {
         let places = sites.map(|_, site| Place::new(site));
-        let mut ways = Self { places, own: Vec::new(), routes: Routes::default() };
+        let (own4, own6, routes) = (Vec::new(), Vec::new(), Routes::default());
+        let mut ways = Self { places, own4, own6, several: false, routes };
         ways.note_own();
         ways
     }
@@ -76,8 +80,8 @@ impl Ways {
     /// Our address on `uplink`, of the family of `other`.
     #[inline]
     pub(super) fn own(&self, uplink: Uplink, other: IpAddr) -> Option<IpAddr> {
-        let Site { addr4, addr6, .. } = self.places[uplink].site;
-        if other.is_ipv4() { addr4.map(IpAddr::V4) } else { addr6.map(IpAddr::V6) }
+        let site = &self.places[uplink].site;
+        if other.is_ipv4() { site.addr4.map(IpAddr::V4) } else { site.addr6.map(IpAddr::V6) }
     }
 
     /// What we are on the first uplink.
@@ -88,18 +92,20 @@ impl Ways {
     /// The uplink on which `addr` is our own address, if it is.
     #[inline]
     pub(super) fn owner(&self, addr: IpAddr) -> Option<Uplink> {
-        self.own.iter().find(|(own, _)| *own == addr).map(|(_, uplink)| *uplink)
+        match addr {
+            IpAddr::V4(addr) => Some(self.own4.iter().find(|(own, _)| *own == addr)?.1),
+            IpAddr::V6(addr) => Some(self.own6.iter().find(|(own, _)| *own == addr)?.1),
+        }
     }
 
     /// Whether an uplink has any address of ours.
     pub(super) fn is_there(&self, uplink: Uplink) -> bool {
-        uplink == Uplink::FIRST || self.own.iter().any(|(_, on)| *on == uplink)
+        uplink == Uplink::FIRST || self.places[uplink].site.is_there()
     }
 
-    /// Whether flows can leave by more than one uplink.
-    #[inline]
-    pub(super) fn are_several(&self) -> bool {
-        self.own.last().is_some_and(|(_, uplink)| *uplink != Uplink::FIRST)
+    /// Whether flows can leave by others than the first uplink.
+    pub(super) const fn are_several(&self) -> bool {
+        self.several
     }
 
     /// Takes what we are on `uplink`, which is up or not. Whether our addresses are others.
@@ -161,7 +167,9 @@ impl Ways {
     }
 
     fn note_own(&mut self) {
-        let of = |(uplink, place): (Uplink, &Place)| place.site.addrs().map(move |a| (a, uplink));
-        self.own = self.places.iter().flat_map(of).collect();
+        let sites = || self.places.iter().map(|(uplink, place)| (place.site, uplink));
+        self.own4 = sites().filter_map(|(site, uplink)| Some((site.addr4?, uplink))).collect();
+        self.own6 = sites().filter_map(|(site, uplink)| Some((site.addr6?, uplink))).collect();
+        self.several = sites().skip(1).any(|(site, _)| site.is_there());
     }
 }

@@ -20,6 +20,7 @@ mod policy;
 mod resolver;
 mod short;
 mod statics;
+mod uplinks;
 mod vocabulary;
 mod words;
 mod world;

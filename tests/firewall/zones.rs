@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use tidegate::firewall::{Link, LogLevel, NextHop, Site};
 use wire::{DropReason, Mac, Port, TcpFlags, Uplink, Verdict};
 
-const LAB: Port = Port::new(9, 0);
-const LAB_MAC: Mac = Mac([0, 0x16, 0x3e, 9, 9, 9]);
+pub const LAB: Port = Port::new(9, 0);
+pub const LAB_MAC: Mac = Mac([0, 0x16, 0x3e, 9, 9, 9]);
 const VMS: &str = "zone lab = netfront 2
 vm work = 10.137.0.10, fd09::a89:a
 vm personal = 10.137.0.11
@@ -20,16 +20,16 @@ nat clients -> lab masquerade
 ";
 
 /// Our own address on the second uplink.
-fn lab() -> IpAddr {
+pub fn lab() -> IpAddr {
     ip("10.9.0.1")
 }
 
 /// Somebody behind it.
-fn bench() -> IpAddr {
+pub fn bench() -> IpAddr {
     ip("10.9.7.7")
 }
 
-fn two_uplinks(text: &str) -> World {
+pub fn two_uplinks(text: &str) -> World {
     let mut config = config_of(&format!("{VMS}{text}"));
     let (IpAddr::V4(addr4), IpAddr::V6(addr6)) = (lab(), ip("fd0a::1")) else { panic!() };
     let next_hop4 = NextHop::Ask(ip("10.9.0.254"));
@@ -47,7 +47,7 @@ fn udp(dst: IpAddr, port: u16) -> Vec<u8> {
     from_work(Spec::udp((src, port), (dst, port)))
 }
 
-fn from_lab(spec: Spec) -> Vec<u8> {
+pub fn from_lab(spec: Spec) -> Vec<u8> {
     spec.macs(LAB_MAC, Mac::BACKEND).frame()
 }
 
@@ -56,7 +56,7 @@ fn knock(src: IpAddr, dst: (IpAddr, u16)) -> Spec {
 }
 
 /// Where a packet left, and under which source.
-fn left(fate: Fate, by: Port) -> IpAddr {
+pub fn left(fate: Fate, by: Port) -> IpAddr {
     packet(&fate.emitted(by)).tuple().unwrap().src
 }
 
