@@ -24,14 +24,16 @@ pub(super) struct Hosts {
     resolved: BTreeMap<IpAddr, usize>,
     /// Most of them in all.
     most: usize,
-    /// When it is said that there is nobody to ask.
-    nobody: Option<Instant>,
+    /// Whether it is to be said that there is nobody to ask.
+    nobody: bool,
+    /// When, once somebody has looked at the clock.
+    due: Option<Instant>,
 }
 
 impl Hosts {
     /// None, and never more than `most`.
     pub(super) const fn new(most: usize) -> Self {
-        Self { table: HostTable::new(), resolved: BTreeMap::new(), most, nobody: None }
+        Self { table: HostTable::new(), resolved: BTreeMap::new(), most, nobody: false, due: None }
     }
 
     /// Those among `wanted` that there is room for, as names of `client` and instead of those it had; and how many
@@ -59,7 +61,7 @@ impl Firewall {
     /// resolved for. Before any client is there.
     pub fn limit_hosts(&mut self, most: usize) {
         self.hosts = Hosts::new(most);
-        self.look_for_resolvers(self.last);
+        self.look_for_resolvers();
     }
 
     /// Takes it that `host` stands for these addresses in the eyes of `client`, until something else is
@@ -78,18 +80,23 @@ impl Firewall {
         }
     }
 
-    /// The policy or the resolvers are others: what has nobody to be asked of will be said.
-    pub(super) fn look_for_resolvers(&mut self, now: Instant) {
+    /// The policy or the resolvers are others: if there is nobody to ask, that will be said.
+    pub(super) fn look_for_resolvers(&mut self) {
         let wanted = self.policy.as_ref().is_some_and(Policy::has_hosts);
-        self.hosts.nobody = (wanted && !self.names.has_resolvers()).then_some(now + GRACE);
+        (self.hosts.nobody, self.hosts.due) = (wanted && !self.names.has_resolvers(), None);
     }
 
-    /// Says that nobody is known to be asked, if that is so for long; when to look again.
+    /// Says that nobody is known to be asked, if that has been so for long; when to look again.
     pub(super) fn say_who_is_missing(&mut self, now: Instant) -> Option<Instant> {
-        if self.hosts.nobody.is_some_and(|due| due <= now) {
-            self.hosts.nobody = None;
-            self.journal.push(now, Event::NobodyToAsk);
+        if !self.hosts.nobody {
+            return None;
         }
-        self.hosts.nobody
+        let due = *self.hosts.due.get_or_insert(now + GRACE);
+        if due > now {
+            return Some(due);
+        }
+        self.hosts.nobody = false;
+        self.journal.push(now, Event::NobodyToAsk);
+        None
     }
 }

@@ -105,7 +105,7 @@ impl Firewall {
         let reals = dns.map(|dns| dns.reals.clone()).unwrap_or_default();
         let (names, mut rest) = self.with_names(now);
         names.set_resolvers(now, &reals, &mut rest);
-        self.look_for_resolvers(now);
+        self.look_for_resolvers();
     }
 
     /// Nothing ran for so long.

@@ -12,6 +12,7 @@ mod flows;
 mod fragments;
 mod hairpin;
 mod hostile;
+mod hosts;
 mod icmp;
 mod names;
 mod own;

@@ -15,7 +15,7 @@ use tidegate::firewall::Link;
 use wire::{DropReason, Verdict};
 
 /// The right answer to `ask`, with these addresses.
-fn answer(ask: &Ask, ttl: u32, addrs: &[IpAddr]) -> Vec<u8> {
+pub fn answer(ask: &Ask, ttl: u32, addrs: &[IpAddr]) -> Vec<u8> {
     let mut message = Message { flags: 0x8180, ..Message::query(ask.id, HOST, ask.kind) };
     message.questions[0].0.clone_from(&ask.name);
     for addr in addrs {
@@ -38,7 +38,7 @@ fn asked() -> (World, Ask) {
 }
 
 /// Lets time pass until the next query, which is returned with the seconds it took.
-fn next_query(world: &mut World, most: u64) -> Option<(u64, Ask)> {
+pub fn next_query(world: &mut World, most: u64) -> Option<(u64, Ask)> {
     for second in 1..=most {
         world.now = world.now + Duration::from_secs(1);
         if let Some(ask) = world.own_queries().into_iter().next() {
@@ -187,7 +187,7 @@ fn addresses_end_a_minute_after_they_were_told_at_least_and_an_hour_after_at_mos
 }
 
 /// A datagram of `work` to `addr`.
-fn datagram(addr: IpAddr) -> Vec<u8> {
+pub fn datagram(addr: IpAddr) -> Vec<u8> {
     from_work(Spec::udp((work(), 5000), (addr, 443)))
 }
 

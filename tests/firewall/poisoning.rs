@@ -1,10 +1,10 @@
-//! Whoever wants a client's rule to let it reach what it must not: what is tried, one way a test. In
-//! each, the true answer that comes after it, or would have come, is still what counts.
+//! Whoever wants a rule to let a client reach what it must not: what is tried, one way a test, against the
+//! client's own rules and the policy at once. In each, the true answer that comes after it, or would have come, is still what counts.
 
 use crate::common::{Spec, packet};
 use crate::resolver::{
     A, AAAA, HOST, Message, Record, address, alias, evil, good, resolver, second, spelled, told,
-    world,
+    world_twice as world,
 };
 use crate::world::{UPLINK, WORK, World, from_work, from_world, ip, personal, us, work};
 use std::net::IpAddr;

@@ -16,6 +16,9 @@ pub const CNAME: u16 = 5;
 pub const AAAA: u16 = 28;
 const IN: u16 = 1;
 
+/// Lets clients ask the resolvers.
+pub const ASKING: &str = "accept udp 53 to [10.139.1.1, 10.139.1.2]";
+
 /// The resolvers clients are told to ask, which are where they seem to be.
 pub fn resolver() -> IpAddr {
     ip("10.139.1.1")
@@ -134,12 +137,28 @@ pub fn world() -> World {
     world_with(&["action=accept specialtarget=dns", &allowed])
 }
 
+/// The same, and the policy lets both clients reach [`HOST`] too: whoever fools either of them is found out.
+pub fn world_twice() -> World {
+    let allowed = format!("action=accept dsthost={HOST} proto=tcp dstports=443-443");
+    let rules = ["action=accept specialtarget=dns", &allowed];
+    world_of(&format!("{ASKING}\naccept tcp 443 to host {HOST}\nqubes"), &rules)
+}
+
 /// A world in which both clients have these rules.
 pub fn world_with(rules: &[&str]) -> World {
+    world_of(&format!("{ASKING}\nqubes"), rules)
+}
+
+/// The firewall of a policy whose clients are told to ask the resolvers.
+pub fn asking(policy: &str) -> Config {
     let resolvers = vec![resolver(), second()];
     let dns = Some(DnsRedirect { virtuals: resolvers.clone(), reals: resolvers });
-    let policy = "accept udp 53 to [10.139.1.1, 10.139.1.2]\nqubes";
-    let mut world = World::new(Config { dns, log: LogLevel::None, ..config(policy) });
+    Config { dns, log: LogLevel::None, ..config(policy) }
+}
+
+/// A world of this policy, in which both clients have these rules.
+pub fn world_of(policy: &str, rules: &[&str]) -> World {
+    let mut world = World::new(asking(policy));
     for client in [work(), work6(), personal()] {
         commit(&mut world, client, rules);
     }
