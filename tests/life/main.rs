@@ -12,3 +12,4 @@ mod policy;
 mod scale;
 mod traffic;
 mod uplink;
+mod uplinks;

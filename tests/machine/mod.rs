@@ -46,10 +46,10 @@ pub struct Machine {
     sleeps: Rc<Cell<bool>>,
 }
 
-/// Our uplink, and sys-net's end of it.
-struct Uplink {
-    spec: VifSpec,
-    peer: PeerBack,
+/// An uplink of the firewall, and its backend's end of it.
+pub struct Uplink {
+    pub spec: VifSpec,
+    pub peer: PeerBack,
 }
 
 /// A client domain with one vif.
@@ -152,9 +152,19 @@ impl Machine {
         self.uplink.as_ref().expect("an uplink").spec.back
     }
 
+    /// One more device of the firewall, served by `back`.
+    pub fn plug_further(&self, back: DomId, handle: u32) -> Uplink {
+        plug(&self.sim, &self.xs, &self.tools, back, handle, Offers::default())
+    }
+
     /// `xl network-detach` of the uplink, to its end.
     pub fn unplug(&mut self) {
         let uplink = self.uplink.take().expect("an uplink");
+        self.unplug_further(uplink);
+    }
+
+    /// The same of another device.
+    pub fn unplug_further(&self, uplink: Uplink) {
         let job = self.tools.detach(&uplink.spec);
         self.finish(job);
         uplink.peer.stop();
@@ -163,6 +173,11 @@ impl Machine {
     /// The domain behind the uplink is destroyed and the device cleaned up, without a word to anybody.
     pub fn kill_uplink(&mut self) {
         let uplink = self.uplink.take().expect("an uplink");
+        self.kill_further(uplink);
+    }
+
+    /// The same of the domain behind another device.
+    pub fn kill_further(&self, uplink: Uplink) {
         self.sim.destroy(uplink.spec.back);
         self.xs.release(uplink.spec.back);
         self.xs.remove(&uplink.spec.backend());
