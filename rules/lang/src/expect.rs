@@ -3,7 +3,9 @@
 //! A described packet is put to [`Policy::decide`] as the firewall would put it: after the DNS
 //! redirect, before source translation.
 
-use crate::analysis::named::nameable;
+mod whereabouts;
+
+use crate::analysis::uplinks;
 use crate::analysis::witness::Example;
 use crate::ast::{End, Expect, Host, Packet, Pair, Proto, Wanted, When};
 use crate::diagnostic::Report;
@@ -14,9 +16,10 @@ use crate::questions::Sent;
 use rules::qubes::Trees;
 use rules::{
     Action, Decision, Family, Header, HostName, HostTable, Policy, Ported, Query, RuleId, State,
-    Transport, Zone,
+    Transport, Uplink, Zone,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use whereabouts::whereabouts;
 
 /// The source port of an expectation that names none: the first dynamic port (RFC 6335).
 const SOURCE_PORT: u16 = 49152;
@@ -92,8 +95,9 @@ impl Asker<'_, '_> {
             misplaced(self.report, asked.from.span);
             return None;
         }
-        let from = self.addrs(&asked.from)?;
-        let to = self.addrs(&asked.to)?;
+        let uplink = self.uplink_of_host(asked)?;
+        let from = self.addrs(&asked.from, uplink)?;
+        let to = self.addrs(&asked.to, uplink)?;
         let ports = self.ports(asked)?;
         let fits = |src: IpAddr, dst: IpAddr| {
             let has_type = |family| match asked.proto {
@@ -120,6 +124,21 @@ impl Asker<'_, '_> {
             all.extend(self.arriving(asked, zones, (src, dst), ports, own));
         }
         Some(all)
+    }
+
+    /// Behind which uplink a host is that is known by name only: if there are several, it has to be said.
+    fn uplink_of_host(&mut self, asked: &Packet<'_>) -> Option<Uplink> {
+        if let Some(pair) = &asked.pair {
+            return Some(self.names.zone(pair.to, self.report)?.uplink().unwrap_or_default());
+        }
+        if matches!(asked.to.host, Host::Called(_)) && uplinks(self.policy).len() > 1 {
+            let message = "a host may be behind any uplink, so the direction is not clear";
+            self.report
+                .error("expect-direction", message, asked.to.span, "")
+                .help("write it: `expect accept clients -> uplink tcp from …`");
+            return None;
+        }
+        Some(Uplink::FIRST)
     }
 
     /// The resolver that is really asked when a client sends this to `dst`, if it is a redirected query.
@@ -175,14 +194,15 @@ impl Asker<'_, '_> {
         targets.into_iter().map(make).collect()
     }
 
-    fn addrs(&mut self, end: &End<'_>) -> Option<Vec<IpAddr>> {
+    fn addrs(&mut self, end: &End<'_>, uplink: Uplink) -> Option<Vec<IpAddr>> {
         match &end.host {
             Host::Addr(addr) => Some(vec![*addr]),
             Host::Firewall => {
                 Some(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()])
             }
             Host::Vm(name) => self.names.vm(*name, self.report).map(<[_]>::to_vec),
-            Host::Called(_) => Some(whereabouts(self.policy).to_vec()),
+            // Some place of which nothing is known but the uplink.
+            Host::Called(_) => Some(whereabouts(self.policy, uplink)),
         }
     }
 
@@ -283,25 +303,6 @@ impl Asker<'_, '_> {
         let dst = real.unwrap_or(dst);
         Query { from, to, src, dst, transport, header: header(&asked.when) }
     }
-}
-
-/// An address of each family that a host may have of which `policy` knows nothing else, as far as
-/// there is one.
-fn whereabouts(policy: &Policy) -> [IpAddr; 2] {
-    let free = nameable(policy);
-    let rules = policy.parts().blocks.iter().flat_map(|block| &block.rules);
-    let said: Vec<_> = rules.map(|rule| &*rule.dst).filter(|dst| !dst.is_any()).collect();
-    let fits = |addr: &IpAddr| free.contains(*addr) && !said.iter().any(|dst| dst.contains(*addr));
-    // RFC 5737, RFC 3849.
-    let v4 = [[192, 0, 2], [198, 51, 100], [203, 0, 113]].into_iter();
-    // The first numbers behind that stand for the firewall's own elsewhere.
-    let last = || [1].into_iter().chain(33..=254);
-    let mut v4 = v4.flat_map(|[a, b, c]| last().map(move |d| IpAddr::from([a, b, c, d])));
-    let v6 = |n: u16| IpAddr::from([0x2001, 0xdb8, n, 0, 0, 0, 0, 1]);
-    [
-        v4.find(fits).unwrap_or(IpAddr::from([192, 0, 2, 1])),
-        (0..=u16::MAX).map(v6).find(fits).unwrap_or(v6(0)),
-    ]
 }
 
 /// The header a description means: what is not said is as in a plain packet.

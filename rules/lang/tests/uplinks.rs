@@ -293,3 +293,32 @@ fn each_uplink_stands_in_the_picture() {
     }
     assert!(!picture.contains("<title>outside</title>"));
 }
+
+/// What a name stands for is not known, nor behind which uplink that is: it is asked about where the
+/// direction says.
+#[test]
+fn a_host_is_looked_for_behind_the_uplink_that_is_written() {
+    let text = |expect: &str| {
+        format!(
+            "{HEAD}route 10.20.0.0/29 on lab
+             policy clients -> uplink {{ accept tcp 443 to host www.example.org; drop }}
+             policy clients -> lab {{ reject to 10.20.0.0/30; accept tcp to host git.example.org; drop }}
+             {expect}"
+        )
+    };
+    for good in [
+        "expect accept clients -> lab tcp from work to host git.example.org:22",
+        "expect drop clients -> lab tcp from work to host www.example.org:443",
+        "expect accept clients -> uplink tcp from work to host www.example.org:443",
+        "expect drop clients -> uplink tcp from work to host git.example.org:443",
+    ] {
+        let told = compile("x", &text(good)).map_err(|mistakes| mistakes[0].render());
+        assert!(told.is_ok(), "{}", told.unwrap_err());
+    }
+    let unclear = text("expect accept tcp from work to host git.example.org:22");
+    let mistakes = compile("x", &unclear).unwrap_err();
+    assert!(mistakes.len() == 1 && mistakes[0].code == "expect-direction", "{mistakes:?}");
+    let found =
+        explain(("x", &text("")), "clients -> lab tcp from work to host git.example.org:22");
+    assert_eq!(found.unwrap()[0].packet.dst.to_string(), "10.20.0.4");
+}
