@@ -259,3 +259,39 @@ fn the_firewall_itself_answers_about_a_described_packet() {
     let (_, out, _) = explain(&[qubes, "clients -> uplink tcp from 10.137.0.9 to 1.1.1.1:443"]);
     assert!(out.contains("  the firewall: the VM's own rules decide"), "{out}");
 }
+
+/// Answers come by the uplink that the question left by, those of the redirected resolver as well; and
+/// what nobody asked for comes by that of its sender.
+#[test]
+fn a_capture_knows_by_which_uplink_each_packet_came() {
+    const OFFICE: [u8; 4] = [10, 20, 0, 7];
+    const ADMIN: [u8; 4] = [10, 20, 1, 3];
+    let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/two-uplinks.tide");
+    let query = [0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut answer = query;
+    answer[2] = 0x81;
+    let path = pcap(
+        "office.pcap",
+        &[
+            tcp((WORK, 5001), (OFFICE, 22), (1000, None)),
+            tcp((OFFICE, 22), (WORK, 5001), (9000, Some(1001))),
+            tcp((WORK, 5002), (SERVER, 443), (1000, None)),
+            tcp((SERVER, 443), (WORK, 5002), (9000, Some(1001))),
+            udp((WORK, 5003), (RESOLVER, 53), &query),
+            udp((RESOLVER, 53), (WORK, 5003), &answer),
+            tcp((ADMIN, 999), ([192, 0, 2, 3], 22), (1, None)),
+            tcp((ADMIN, 999), ([192, 0, 2, 2], 22), (1, None)),
+        ],
+    );
+    let (code, out, _) = explain(&[policy, "--pcap", path.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{out}");
+    for part in [
+        "passes, leaves as tcp 192.0.2.3:",
+        "passes, leaves as tcp 192.0.2.2:",
+        "-> 10.20.0.53:53\n",
+        "passes, leaves as tcp 10.20.1.3:999 -> 10.137.0.10:22\n",
+        "4 opened a flow, 3 passed with one, 0 were answered, 1 refused; 0 of nobody here, 0 cut off",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+}
