@@ -330,6 +330,6 @@ mod tests {
         let set = HostSet::new([name("b"), name("a"), name("b")]).unwrap();
         assert_eq!(set.names(), [name("a"), name("b")]);
         assert!(set.has_one_of(&[name("0a"), name("b")]) && !set.has_one_of(&[name("c")]));
-        assert!(!set.has_one_of(&vec![]));
+        assert!(!set.has_one_of(&[]));
     }
 }
