@@ -7,7 +7,10 @@ mod machine;
 use machine::flow::{BOTH, Flow};
 use machine::frames::{Kind, Spec};
 use machine::{CLIENT_MAC, Client, Machine, OWN, SERVER, TIDEGATE, UPLINK_MAC};
+use std::net::IpAddr;
+use std::time::Duration;
 use wire::{Csum, Frame, Gso, GsoKind, Mac, Offload, Parsed, Port, TcpFlags, Tuple, parse};
+use xen::hypervisor::DomId;
 use xen::sim::Counters;
 use xen::sim::peer_back::Offers;
 use xen::sim::peer_front::{Manners, Outgoing};
@@ -154,6 +157,33 @@ fn a_batch_of_small_datagrams_shares_its_hypercalls() {
     cost.print("48 datagrams out", datagram.len());
     assert_eq!(machine.uplink().received().len() as u64, frames);
     assert!(cost.copy_ops <= 2 * frames, "{cost:?}");
+}
+
+#[test]
+fn with_two_uplinks_a_frame_costs_what_it_costs_with_one() {
+    let lab_server = IpAddr::from([198, 18, 0, 7]);
+    let text = machine::OPEN.to_owned()
+        + "zone lab = netfront 1 route 198.18.0.0/15 on lab policy clients -> lab { accept }
+           nat clients -> lab masquerade";
+    let blob = lang::compile("test.tide", &text).unwrap().blob;
+    let datagrams = |cmdline: &str, server| {
+        let mut machine = Machine::bare_in(5, cmdline, Some(&blob), 2 * machine::FREE);
+        machine.plug(machine::SYS_NET, 0);
+        let lab = machine.plug_further(DomId(3), 1);
+        machine.wait("the uplink", || machine.uplink().is_connected());
+        machine.run(Duration::from_secs(1));
+        let client = machine.client(10);
+        let spec = Spec::udp((client.addr, 4000), (server, 7)).macs(Mac::BACKEND, CLIENT_MAC);
+        client.send(spec.frame());
+        machine.settle();
+        let by = if server == SERVER { machine.uplink() } else { &lab.peer };
+        assert_eq!(by.received().len(), 1);
+        cost(&machine, 48, || (0..48).for_each(|_| client.send(spec.frame())))
+    };
+    let (one, two) = ("ip=10.137.255.2", "ip=10.137.255.2 ip.1=10.20.0.2");
+    let alone = datagrams(one, SERVER);
+    assert_eq!(datagrams(two, SERVER), alone);
+    assert_eq!(datagrams(two, lab_server), alone);
 }
 
 #[test]

@@ -38,7 +38,7 @@ const OPEN: &str = "zone uplink = netfront 0\nzone clients = netback\n\
     policy clients -> uplink { accept }\nnat clients -> uplink masquerade\n";
 
 /// Runs the tool in dom0; what it printed.
-fn tool(dom0: &Domain, words: &str) -> Result<String> {
+pub(super) fn tool(dom0: &Domain, words: &str) -> Result<String> {
     dom0.sh(&format!("/lib64/ld-linux-x86-64.so.2 /guest/tidegate-tool {words}"))
 }
 

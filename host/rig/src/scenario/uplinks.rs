@@ -1,17 +1,21 @@
 //! What befalls an uplink on a real machine: another index, another backend domain, which is paused and
-//! dies. The clients' interfaces are not touched by any of it.
+//! dies; and a second uplink beside it. The clients' interfaces are not touched by any of it.
 
-use super::Where::Tidegate;
+use super::Where::{Kernel, Tidegate};
+use super::devices::move_to;
+use super::lifecycle::{SPARE, SPARE_IP, spare_config};
+use super::load::tool;
 use super::traffic::fetch;
 use super::{Scenario, same, scenario};
-use crate::config::Vif;
-use crate::domain::{DEADLINE, Domain};
-use crate::error::{Context as _, Result, ensure};
+use crate::config::{Config, Vif};
+use crate::domain::{DEADLINE, Domain, Way};
+use crate::error::{Context as _, Error, Result, ensure};
 use crate::plan::{PERSONAL, SERVER, WORK};
 use crate::probe::Connect;
 use crate::world::{FIREWALL, World};
 use agent::Condition;
 use std::net::Ipv4Addr;
+use std::thread;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("uplink-index", "an uplink under another index takes over", Tidegate, other_index),
@@ -21,12 +25,29 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Tidegate,
         other_domain,
     ),
+    scenario(
+        "two-uplinks",
+        "each server is reached by its own uplink, and one goes and comes beside the other",
+        Kernel,
+        two_uplinks,
+    ),
 ];
 
 /// A driver domain that stands in for sys-net.
 const NET: &str = "net";
 const NET_IP: Ipv4Addr = Ipv4Addr::new(10, 137, 255, 4);
 const NET_MAC: &str = "00:16:3e:5e:6c:04";
+
+/// Our address on the second uplink, and the server behind it.
+const LAB_IP: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 3);
+const LAB_MAC: &str = "00:16:3e:5e:6c:05";
+const LAB_SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 7);
+
+/// The policy of a firewall with both.
+const TWO: &str = "zone uplink = netfront 0\nzone lab = netfront 1\nzone clients = netback\n\
+    route 198.18.0.0/15 on lab\n\
+    policy clients -> uplink { accept }\npolicy clients -> lab { accept }\n\
+    nat clients -> uplink masquerade\nnat clients -> lab masquerade\n";
 
 /// What the console of the firewall says from now on.
 struct Console {
@@ -130,4 +151,71 @@ fn start_net(world: &World) -> Result<Domain> {
     world.wait_linux(&net, mark)?;
     net.wait(Condition::Exists { path: "/run/network-up".into() }, DEADLINE)?;
     Ok(net)
+}
+
+/// A second firewall beside the first, with two uplinks. All of them end in dom0, but each server sees
+/// from which address of ours a client came.
+fn two_uplinks(world: &mut World) -> Result<()> {
+    let dom0 = world.xen.dom0.clone();
+    dom0.write_file("/run/two.tide", TWO)?;
+    tool(&dom0, "compile /run/two.tide -o /run/two.blob")?;
+    dom0.sh(&format!("/bin/ip addr add {LAB_SERVER}/32 dev internet"))?;
+    let server = dom0.serve("http", LAB_SERVER, 80)?;
+    let lab = Vif { backend: None, mac: LAB_MAC.into(), ip: LAB_IP, untrusted: false };
+    let base = spare_config(world, 32);
+    let config = Config {
+        ramdisk: Some("/run/two.blob".into()),
+        extra: format!("{} ip.1={LAB_IP}/24", base.extra),
+        vifs: [base.vifs.clone(), vec![lab.clone()]].concat(),
+        ..base
+    };
+    let mark = world.xen.console_mark(SPARE);
+    let spare = world.xen.create(&config)?;
+    world.wait_uplink(&spare)?;
+    world.xen.wait_console(SPARE, mark, "uplink 1 up: domain 0", DEADLINE)?;
+    move_to(world, WORK, &Vif { backend: Some(SPARE.into()), ..world.client_vif(WORK) })?;
+    let work = world.client(WORK)?;
+    let served = by_both(world, &work, &server).and_then(|()| lab_again(world, &work, &lab));
+    move_to(world, WORK, &world.client_vif(WORK))?;
+    world.xen.destroy(SPARE)?;
+    world.xen.wait_gone(&spare, DEADLINE)?;
+    dom0.stop(&server)?;
+    dom0.sh(&format!("/bin/ip addr del {LAB_SERVER}/32 dev internet"))?;
+    served
+}
+
+/// Each server sees the address that we have on the uplink it is behind.
+fn by_both(world: &World, work: &Domain, lab_server: &str) -> Result<()> {
+    for (server, log, address) in
+        [(SERVER, format!("http-{SERVER}-80"), SPARE_IP), (LAB_SERVER, lab_server.into(), LAB_IP)]
+    {
+        let got = work.fetch(server, 80, 500_000)?;
+        same("status, size, intact", &(got.status, got.bytes, got.intact), &(200, 500_000, true))?;
+        let printed = world.xen.dom0.printed(&log)?;
+        let last = printed.lines().last().unwrap_or_default();
+        ensure(last.starts_with(&format!("http from {address}:")), || {
+            format!("the server {server} saw {last:?}, not {address}")
+        })?;
+    }
+    Ok(())
+}
+
+/// The second uplink goes and comes while a transfer goes on by the first.
+fn lab_again(world: &World, work: &Domain, lab: &Vif) -> Result<()> {
+    thread::scope(|scope| {
+        let transfer = scope.spawn(|| work.iperf(SERVER, Way::Up, 20));
+        let mark = world.xen.console_mark(SPARE);
+        world.xen.network_detach(SPARE, 1)?;
+        world.xen.wait_console(SPARE, mark, "uplink 1 down", DEADLINE)?;
+        let seen = work.connect(LAB_SERVER, 80)?;
+        ensure(matches!(seen, Connect::Unreachable(_)), || format!("the client saw {seen:?}"))?;
+        same("a connection by the first", &work.connect(SERVER, 80)?, &Connect::Open)?;
+        let mark = world.xen.console_mark(SPARE);
+        world.xen.network_attach(SPARE, lab)?;
+        world.xen.wait_console(SPARE, mark, "uplink 1 up: domain 0", DEADLINE)?;
+        let got = work.fetch(LAB_SERVER, 80, 200_000)?;
+        same("status, size, intact", &(got.status, got.bytes, got.intact), &(200, 200_000, true))?;
+        let broke = |_| Err(Error::new("the transfer's thread broke"));
+        transfer.join().unwrap_or_else(broke).map(drop)
+    })
 }
