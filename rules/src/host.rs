@@ -239,7 +239,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::format;
-    use std::vec;
 
     #[test]
     fn a_host_is_what_a_resolver_can_be_asked_for() {
