@@ -117,7 +117,7 @@ impl fmt::Display for NoHost {
 impl core::error::Error for NoHost {}
 
 /// The names of one rule, in order, each once, at least one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostSet(Vec<HostName>);
 
 impl HostSet {

@@ -76,7 +76,7 @@ pub struct Policy {
     indices: Vec<Index>,
     looks_at_headers: bool,
     /// The sources and the names of each rule that has names.
-    named: Vec<(Arc<AddrSet>, Arc<HostSet>)>,
+    named: BTreeSet<(Arc<AddrSet>, Arc<HostSet>)>,
 }
 
 impl Policy {
@@ -126,7 +126,7 @@ impl Policy {
 
     /// Whether some rule says a host name, so that what they stand for has to be known.
     #[must_use]
-    pub const fn has_hosts(&self) -> bool {
+    pub fn has_hosts(&self) -> bool {
         !self.named.is_empty()
     }
 

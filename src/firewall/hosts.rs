@@ -20,8 +20,8 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) struct Hosts {
     /// What they stand for.
     pub(super) table: HostTable,
-    /// How many are resolved for each client that is there.
-    resolved: BTreeMap<IpAddr, usize>,
+    /// Those that are resolved for each client that is there.
+    resolved: BTreeMap<IpAddr, BTreeSet<HostName>>,
     /// Most of them in all.
     most: usize,
     /// Whether it is to be said that there is nobody to ask.
@@ -42,17 +42,24 @@ impl Hosts {
         &mut self,
         client: IpAddr,
         wanted: BTreeSet<&'a HostName>,
-    ) -> (Vec<&'a HostName>, usize) {
+    ) -> (BTreeSet<&'a HostName>, usize) {
         self.resolved.remove(&client);
-        let others: usize = self.resolved.values().sum();
+        let others: usize = self.resolved.values().map(BTreeSet::len).sum();
         let room = self.most.saturating_sub(others);
         let left_out = wanted.len().saturating_sub(room);
-        self.table.keep(client, &wanted);
-        let admitted: Vec<_> = wanted.into_iter().take(room).collect();
+        let admitted: BTreeSet<_> = wanted.into_iter().take(room).collect();
+        self.table.keep(client, &admitted);
         if !admitted.is_empty() {
-            self.resolved.insert(client, admitted.len());
+            self.resolved.insert(client, admitted.iter().map(|name| (*name).clone()).collect());
         }
         (admitted, left_out)
+    }
+
+    /// Takes the addresses of a name in the eyes of `client`, if rules of the policy say it. Whether that
+    /// changed anything.
+    pub(super) fn take(&mut self, client: IpAddr, host: &HostName, addrs: &[IpAddr]) -> bool {
+        let said = self.resolved.get(&client).is_some_and(|names| names.contains(host));
+        said && self.table.set(client, host, addrs)
     }
 }
 

@@ -231,9 +231,7 @@ impl Firewall {
         while let Some(change) = self.names.next_change() {
             let names::Change { client, host, addrs, whole } = change;
             let Ok(host) = host.parse() else { continue };
-            let policy = self.policy.as_ref();
-            let in_policy = policy.is_some_and(|policy| policy.hosts_of(client).contains(&host));
-            let changed = in_policy && self.hosts.table.set(client, &host, &addrs);
+            let changed = self.hosts.take(client, &host, &addrs);
             if self.own.set_host(client, host, addrs, whole) | changed {
                 self.ask_again_about(client);
             }

@@ -297,6 +297,7 @@ const SHOWN: &[(&str, &str)] = &[
         "policy group use",
         "blocks_for_a_vm_come_before_those_for_all_and_groups_stand_where_they_are_used",
     ),
+    ("host", "a_host_is_asked_for_ahead_and_reached_where_it_is"),
     ("mac", "an_interface_that_is_not_the_vms_may_not_use_its_address"),
     ("masquerade", "config"),
     ("nat snat one-to-one", "snat_and_one_to_one_give_the_names_that_are_written"),

@@ -72,7 +72,7 @@ fn what_policies_expect_is_what_the_firewall_does() {
 #[test]
 fn there_is_an_example_of_each_use() {
     let names = ["laptop", "router", "bridge", "dmz", "vpn", "gateway", "qubes", "open"];
-    for name in names.into_iter().chain(["two-uplinks"]) {
+    for name in names.into_iter().chain(["two-uplinks", "updates"]) {
         assert!(Path::new(ROOT).join(format!("examples/{name}.tide")).is_file(), "{name}");
     }
 }

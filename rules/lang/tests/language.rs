@@ -210,7 +210,7 @@ fn the_document_tells_every_word() {
         echo-request timestamp-request icmp4 icmp6 sport from to log nat masquerade redirect dns \
         expect group use forward at balance round-robin hash dnat snat one-to-one hairpin route via \
         syslog accepted refused timeout flows state new established ttl dscp length flags no-flags \
-        limit burst mac firewall tcp-established tcp-transitory tcp-closed emergency alert critical \
+        limit burst mac host firewall tcp-established tcp-transitory tcp-closed emergency alert critical \
         error warning notice info debug";
     let kinds = RejectKind::ALL.map(RejectKind::name);
     for word in words.split_whitespace().chain(kinds) {

@@ -1,9 +1,12 @@
 //! A policy survives its blob; whatever else the bytes are, they are refused without a panic.
 
-use crate::common::{every_query, parts};
+use crate::common::{every_query, last_rule, parts};
 use proptest::prelude::*;
 use rules::qubes::Trees;
-use rules::{BlobError, Digest, HostTable, Policy};
+use rules::{
+    Action, AddrSet, BlobError, Block, Digest, HostSet, HostTable, Parts, Policy, Uplink, Zone,
+};
+use std::sync::Arc;
 
 const HEADER: usize = 48;
 
@@ -71,6 +74,44 @@ proptest! {
         blob.extend([0; 36]);
         blob.extend(noise);
         let _ = Policy::decode(&sealed(blob));
+    }
+}
+
+/// The list of names of the only rule with names, written plainly.
+#[test]
+fn names_in_a_blob_are_those_that_would_be_written() {
+    let names = ["a.example", "b.example"].map(|name| rules::HostName::new(name).unwrap());
+    let mut rule = last_rule(Action::Accept);
+    rule.dst = Arc::new(AddrSet::EMPTY);
+    rule.hosts = HostSet::new(names).map(Arc::new);
+    let rules = vec![rule, last_rule(Action::Drop)];
+    let block = Block { from: Zone::Clients, to: Zone::Uplink(Uplink::FIRST), rules };
+    let parts = Parts { name: "a.tide".into(), blocks: vec![block], ..Parts::default() };
+    let blob = Policy::new(parts).unwrap().encode().unwrap();
+    let list = b"\x02\x02\0\0\0\x09a.example\x09b.example";
+    let at = blob.windows(list.len()).position(|bytes| bytes == list).unwrap();
+    let with = |list: &[u8]| {
+        let mut other = blob.clone();
+        other.splice(at..at + 25, list.iter().copied());
+        Policy::decode(&sealed(other)).map(|_| ())
+    };
+    assert_eq!(with(list), Ok(()));
+    for (list, why) in [
+        (&b"\x02\x02\0\0\0\x09b.example\x09a.example"[..], "order"),
+        (b"\x02\x02\0\0\0\x09a.example\x09a.example", "twice"),
+        (b"\x02\x02\0\0\0\x09A.example\x09b.example", "upper case"),
+    ] {
+        assert_eq!(with(list), Err(BlobError::NotCanonical), "{why}");
+    }
+    for (list, why) in [
+        (&b"\x02\0\0\0\0"[..], "none"),
+        (b"\x02\x01\0\0\0\0", "an empty name"),
+        (b"\x02\x01\0\0\0\x09*.example", "no name"),
+        (b"\x02\x01\0\0\0\x0810.0.0.1", "an address"),
+        (b"\x02\xff\xff\xff\xff\x01a", "more than there are"),
+        (b"\x04\x01\0\0\0\x01a", "a condition nobody knows"),
+    ] {
+        assert!(matches!(with(list), Err(BlobError::Field(_))), "{why}");
     }
 }
 
