@@ -1,7 +1,7 @@
 //! Rules as firewalls have them, the same every time: in our language, and in nft's.
 
 use rules::qubes::Trees;
-use rules::{HostTable, Action, Header, Policy, Query, Transport, Uplink, Zone};
+use rules::{Action, Header, HostTable, Policy, Query, Transport, Uplink, Zone};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -137,7 +137,10 @@ impl Written {
         let queries: Vec<_> = self.aimed.iter().map(query).collect();
         let start = Clock::now();
         for query in &queries {
-            assert_eq!(black_box(policy.decide(query, &own, &HostTable::new())).action, Action::Accept);
+            assert_eq!(
+                black_box(policy.decide(query, &own, &HostTable::new())).action,
+                Action::Accept
+            );
         }
         start.elapsed().as_nanos() as f64 / queries.len() as f64
     }

@@ -36,8 +36,8 @@ impl Hosts {
         Self { table: HostTable::new(), resolved: BTreeMap::new(), most, nobody: false, due: None }
     }
 
-    /// Those among `wanted` that there is room for, as names of `client` and instead of those it had; and how many
-    /// there are beside them.
+    /// Those among `wanted` that there is room for, as names of `client` and instead of those it had; and
+    /// how many there are beside them.
     pub(super) fn admit<'a>(
         &mut self,
         client: IpAddr,

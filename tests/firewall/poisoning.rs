@@ -1,5 +1,6 @@
-//! Whoever wants a rule to let a client reach what it must not: what is tried, one way a test, against the
-//! client's own rules and the policy at once. In each, the true answer that comes after it, or would have come, is still what counts.
+//! Whoever wants a rule to let a client reach what it must not: what is tried, one way a test, against
+//! the client's own rules and the policy at once. In each, the true answer that comes after it, or would
+//! have come, is still what counts.
 
 use crate::common::{Spec, packet};
 use crate::resolver::{

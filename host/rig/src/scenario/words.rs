@@ -5,7 +5,7 @@ use super::Where::Tidegate;
 use super::{Scenario, same, scenario};
 use crate::domain::{DEADLINE, Domain};
 use crate::error::{Result, ensure};
-use crate::plan::{DROPPED, FIREWALL, SERVER, SYS_NET, WORK};
+use crate::plan::{DROPPED, FIREWALL, RESOLVER, SERVER, SYS_NET, WORK};
 use crate::probe::Connect;
 use crate::world::{self, World};
 use agent::Condition;
@@ -13,6 +13,7 @@ use agent::Condition;
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("reject-kinds", "each kind of reject is told in its own way", Tidegate, rejects),
     scenario("limit", "so many flows begin as a limit allows, and no more", Tidegate, limit),
+    scenario("policy-names", "a name leads to where the resolver says", Tidegate, names),
     scenario("forward", "the uplink reaches the VM a port leads to, if it may", Tidegate, forward),
     scenario("syslog", "the receiver gets what the console says", Tidegate, syslog),
 ];
@@ -45,6 +46,25 @@ fn limit(world: &mut World) -> Result<()> {
     let right: Result<u32> = sent.map(|echo| echo.map(|echo| echo.right)).sum();
     dom0.stop(&server)?;
     same("flows that began", &right?, &3)
+}
+
+/// A name in the policy is asked for before anybody goes there. It is where one of two servers is, and
+/// the same port of the other stays closed.
+fn names(world: &mut World) -> Result<()> {
+    let (dom0, work) = (world.xen.dom0.clone(), world.client(WORK)?);
+    let path = format!("/run/dns-{RESOLVER}-53.log");
+    let text = format!("dns udp ahead.example.test type 1 from {FIREWALL}:");
+    dom0.wait(Condition::FileHas { path, offset: 0, text }, DEADLINE)?;
+    let named = dom0.serve("tcp-echo", SERVER, 2020)?;
+    let other = dom0.serve("tcp-echo", DROPPED, 2020)?;
+    let seen = [SERVER, DROPPED].map(|server| work.connect(server, 2020));
+    let printed = dom0.stop(&named)?.stdout;
+    let silent = dom0.stop(&other)?.stdout;
+    let [to_named, to_other] = seen;
+    same("where the name is", &to_named?, &Connect::Open)?;
+    same("another server", &to_other?, &Connect::Refused)?;
+    same("what the other server saw", &silent.as_str(), &"")?;
+    ensure(printed.contains(&FIREWALL.to_string()), || format!("the server saw {printed}"))
 }
 
 /// A port that leads to a client for the uplink's domain, and one that does for others only.

@@ -1,8 +1,9 @@
 //! Which host names stand for the destination of a packet: one more side of a set of packets.
 //!
-//! What a name stands for is not known here, so every way it could be counts: any names may stand for any address that a name may have.
-//! A rule with names speaks of the packets to whose destination at least one of them leads. Sets of such ways are kept
-//! as conditions, which is exact and needs no list of all ways.
+//! What a name stands for is not known here, so every way it could be counts: any names may stand for
+//! any address that a name may have. A rule with names speaks of the packets to whose destination at
+//! least one of them leads. Sets of such ways are kept as conditions, which is exact and needs no list of
+//! all ways.
 
 use rules::{AddrSet, HostName, HostSet, Policy, nameless};
 use std::collections::BTreeSet;
