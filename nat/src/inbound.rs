@@ -90,7 +90,6 @@ impl Nat {
             client,
             asked: remote,
             remote,
-            uplink,
             external: self.externals.number(reached).ok_or(DropReason::FlowTableFull)?,
             real: Number::NONE,
             fixed: Some(new.tuple.dport),

@@ -62,13 +62,31 @@ pub struct Nat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct External {
     pub(crate) addr: Addr,
-    /// `None` if whoever leaves from it is over.
-    pub(crate) uplink: Option<Uplink>,
+    /// Its number, or [`OVER`]: one byte, as it is compared for each packet.
+    number: u8,
 }
+
+/// No uplink has this number: whoever leaves from such an address is over.
+const OVER: u8 = u8::MAX;
 
 impl External {
     pub(crate) const fn new(addr: Addr, uplink: Uplink) -> Self {
-        Self { addr, uplink: Some(uplink) }
+        Self { addr, number: uplink.number() }
+    }
+
+    #[inline]
+    pub(crate) const fn is_on(self, uplink: Uplink) -> bool {
+        self.number == uplink.number()
+    }
+
+    /// `None` if whoever leaves from it is over.
+    pub(crate) const fn uplink(self) -> Option<Uplink> {
+        Uplink::new(self.number)
+    }
+
+    /// From now on whoever leaves from it is over.
+    pub(crate) const fn retire(&mut self) {
+        self.number = OVER;
     }
 }
 
@@ -153,7 +171,7 @@ impl Nat {
     /// The uplink that a flow leaves by, unless it is over.
     #[must_use]
     pub fn uplink(&self, id: FlowId) -> Option<Uplink> {
-        self.externals.value(self.get(id)?.external)?.uplink
+        self.externals.value(self.get(id)?.external)?.uplink()
     }
 
     /// The same of a flow that the world opened: its packets leave where those of the world came in.
@@ -248,7 +266,7 @@ impl Nat {
         let flow = self.get(id)?;
         Some(Facts {
             client: self.clients.get(flow.owner)?.client,
-            uplink: self.externals.value(flow.external)?.uplink?,
+            uplink: self.externals.value(flow.external)?.uplink()?,
             asked: flow.inside().tuple(),
             sent: self.outside(flow)?.tuple(),
             opened: match flow.origin {
@@ -309,29 +327,48 @@ impl Nat {
         self.clients.share()
     }
 
+    /// The flow of a packet of `sender`.
     pub(crate) fn find(&self, hash: Hash, sender: Sender, tuple: &Tuple) -> Option<u32> {
-        self.find_key(hash, sender, &Key::new(tuple)?).map(|(index, _)| index)
+        let (index, flow) = self.look_up(hash, sender.direction(), &Key::new(tuple)?)?;
+        self.is_of(flow, sender).then_some(index)
     }
 
+    /// Whether a flow with the key of a packet is there for its sender. No two flows have one key, as an
+    /// address is that of one uplink.
     #[inline]
-    pub(crate) fn find_key(&self, hash: Hash, sender: Sender, key: &Key) -> Option<(u32, &Flow)> {
-        let direction = sender.direction();
+    pub(crate) fn is_of(&self, flow: &Flow, sender: Sender) -> bool {
+        match sender {
+            Sender::Client => true,
+            Sender::World(uplink) => {
+                self.externals.value(flow.external).is_some_and(|external| external.is_on(uplink))
+            }
+        }
+    }
+
+    /// The flow that has a key, whichever uplink it leaves by, be it over or not.
+    #[inline]
+    pub(crate) fn look_up(
+        &self,
+        hash: Hash,
+        direction: Direction,
+        key: &Key,
+    ) -> Option<(u32, &Flow)> {
         self.index.find(hash, |entry| {
             let entry = Entry(entry);
             let flow = self.flows.get(entry.index()).filter(|_| entry.direction() == direction)?;
-            let same = match sender {
-                Sender::Client => flow.inside() == *key,
-                Sender::World(uplink) => self.is_answer(flow, uplink, key),
+            let same = match direction {
+                Direction::Out => flow.inside() == *key,
+                Direction::In => self.is_answer(flow, key),
             };
             same.then_some((entry.index(), flow))
         })
     }
 
     #[inline]
-    fn is_answer(&self, flow: &Flow, uplink: Uplink, key: &Key) -> bool {
+    fn is_answer(&self, flow: &Flow, key: &Key) -> bool {
         (flow.external_port, flow.kind) == (key.dport, key.kind)
             && self.remote(flow) == Some((key.src, key.sport))
-            && self.externals.value(flow.external) == Some(External::new(key.dst, uplink))
+            && self.externals.value(flow.external).is_some_and(|external| external.addr == key.dst)
     }
 
     /// The remote that a flow really goes to.
@@ -344,6 +381,7 @@ impl Nat {
     }
 
     /// Key of what is sent into the world.
+    #[inline]
     pub(crate) fn outside(&self, flow: &Flow) -> Option<Key> {
         Some(flow.outside(self.externals.value(flow.external)?.addr, self.remote(flow)?))
     }
@@ -352,9 +390,10 @@ impl Nat {
     pub(crate) fn passage(&self, index: u32, direction: Direction) -> Option<Passage> {
         let flow = self.flows.get(index)?;
         let client = self.clients.get(flow.owner)?.client;
-        let uplink = self.externals.value(flow.external)?.uplink?;
+        let external = self.externals.value(flow.external)?;
+        let uplink = external.uplink()?;
         let tuple = match direction {
-            Direction::Out => self.outside(flow)?.tuple(),
+            Direction::Out => flow.outside(external.addr, self.remote(flow)?).tuple(),
             Direction::In => flow.inside().tuple().reversed(),
         };
         let (src, dst) = (Some((tuple.src, tuple.sport)), Some((tuple.dst, tuple.dport)));
@@ -378,7 +417,7 @@ impl Nat {
     /// Whether the address a flow leaves from is still one.
     #[inline]
     pub(crate) fn is_on_an_uplink(&self, flow: &Flow) -> bool {
-        self.externals.value(flow.external).is_some_and(|external| external.uplink.is_some())
+        self.externals.value(flow.external).is_some_and(|external| external.number != OVER)
     }
 
     pub(crate) fn get(&self, id: FlowId) -> Option<&Flow> {

@@ -12,7 +12,7 @@ use crate::queries::Queries;
 use crate::state::State;
 use crate::tcp::Track;
 use crate::{Direction, FlowId, NewFlow, Passage, Sender};
-use wire::{DropReason, Instant, Key, Kind, Port, Proto, Transport, Tuple, Uplink};
+use wire::{DropReason, Instant, Key, Kind, Port, Proto, Transport, Tuple};
 
 /// What a flow starts from.
 pub(crate) struct Seed {
@@ -22,7 +22,6 @@ pub(crate) struct Seed {
     pub(crate) client: Endpoint,
     pub(crate) asked: Endpoint,
     pub(crate) remote: Endpoint,
-    pub(crate) uplink: Uplink,
     pub(crate) external: Number,
     /// The remote's number, if it is another than the one asked.
     pub(crate) real: Number,
@@ -85,8 +84,11 @@ impl Nat {
         let Endpoint { addr: src, port: sport } = seed.client;
         let Endpoint { addr: dst, port: dport } = seed.asked;
         let inside = Tuple { proto: seed.kind.proto(), src, sport, dst, dport };
-        for (sender, tuple) in [(Sender::Client, &inside), (Sender::World(seed.uplink), answer)] {
-            let Some(index) = self.find(self.hash(tuple), sender, tuple) else { continue };
+        for (direction, tuple) in [(Direction::Out, &inside), (Direction::In, answer)] {
+            // One that is over has them no more, on whichever uplink it was.
+            let Some(key) = Key::new(tuple) else { continue };
+            let found = self.look_up(self.hash_key(&key), direction, &key);
+            let Some(index) = found.map(|(index, _)| index) else { continue };
             if self.live(now, index).is_some() {
                 return Err(DropReason::PortsExhausted);
             }
@@ -155,7 +157,6 @@ impl Nat {
             client,
             asked,
             remote,
-            uplink,
             external: self.externals.number(leaves).ok_or(DropReason::FlowTableFull)?,
             real: real.ok_or(DropReason::FlowTableFull)?,
             fixed,

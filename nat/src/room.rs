@@ -7,7 +7,7 @@
 
 use crate::clients::Fate;
 use crate::flow::Origin;
-use crate::nat::{Entry, Nat};
+use crate::nat::{Entry, External, Nat};
 use crate::state::Class;
 use crate::{Direction, FlowId, Hash};
 use core::time::Duration;
@@ -85,8 +85,8 @@ impl Nat {
 
     /// Ends all flows that leave by `uplink`, in the same way. Others are not touched.
     pub fn flush_uplink(&mut self, now: Instant, uplink: Uplink) {
-        let of_uplink = self.externals.values_mut().filter(|e| e.uplink == Some(uplink));
-        of_uplink.for_each(|external| external.uplink = None);
+        let of_uplink = self.externals.values_mut().filter(|e| e.uplink() == Some(uplink));
+        of_uplink.for_each(External::retire);
         self.retired = Some(0);
         self.sweep(now, SLICE);
     }

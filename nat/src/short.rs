@@ -26,7 +26,7 @@ pub struct Second(u32);
 pub struct Shortcut<'a> {
     /// The client whose flow it is.
     pub client: Port,
-    /// The uplink it leaves by; of no matter on the way in, where only flows of the right one are found.
+    /// The uplink it leaves by.
     pub uplink: Uplink,
     /// The new name of a packet's source on its way out, of its destination on its way in: the
     /// address, of the flow's family.
@@ -74,11 +74,12 @@ impl Nat {
         core::hint::black_box(flows.fold(0, |all, flow| all ^ ends(flow)));
     }
 
-    /// The flow of a packet of `sender`, be its time over or not.
+    /// The flow whose packets of this direction have a key, be its time over or not, and whoever sent
+    /// them: that is asked by [`Nat::shortcut`].
     #[inline]
     #[must_use]
-    pub fn seek(&self, hash: Hash, sender: Sender, key: &Key) -> Option<FlowId> {
-        let (index, flow) = self.find_key(hash, sender, key)?;
+    pub fn seek(&self, hash: Hash, direction: Direction, key: &Key) -> Option<FlowId> {
+        let (index, flow) = self.look_up(hash, direction, key)?;
         Some(FlowId { index, generation: flow.generation })
     }
 
@@ -96,28 +97,29 @@ impl Nat {
         flow.short |= bit(direction);
     }
 
-    /// The short way that a flow has, if it has one in this direction under `epoch`, and is not over.
+    /// The short way that a flow has for a packet of `sender`, if it has one in this direction under
+    /// `epoch`, and is not over.
     #[inline(always)] // So that each direction has a way of its own.
     #[must_use]
     pub fn shortcut(
         &mut self,
         now: Second,
         id: FlowId,
-        direction: Direction,
+        sender: Sender,
         epoch: u32,
     ) -> Option<Shortcut<'_>> {
+        let direction = sender.direction();
         let flow = self.flows.get_mut(id.index).filter(|flow| flow.generation == id.generation)?;
         let open = flow.epoch == epoch && flow.short & bit(direction) != 0;
         if !open || now.0 >= flow.deadline(&self.lifetimes) {
             return None;
         }
         let client = self.clients.get(flow.owner)?.client;
-        let (uplink, addr, port) = match direction {
-            Direction::Out => {
-                let external = self.externals.value(flow.external)?;
-                (external.uplink?, external.addr, flow.external_port)
-            }
-            Direction::In => (Uplink::FIRST, flow.client, flow.client_port),
+        let external = self.externals.value(flow.external)?;
+        let (uplink, addr, port) = match sender {
+            Sender::Client => (external.uplink()?, external.addr, flow.external_port),
+            Sender::World(by) if external.is_on(by) => (by, flow.client, flow.client_port),
+            Sender::World(_) => return None,
         };
         Some(Shortcut { client, uplink, addr, port, flow, direction, now })
     }

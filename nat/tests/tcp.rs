@@ -5,7 +5,7 @@ mod common;
 
 use common::{ACK, FIN_ACK, RST, SYN, SYN_ACK, World, client, inside, remote, segment, tuple};
 use core::time::Duration;
-use nat::{Direction, Sender};
+use nat::Sender;
 use proptest::prelude::*;
 use wire::{DropReason, Proto, Quote, Tcp, TcpFlags, Transport, Tuple, Uplink};
 

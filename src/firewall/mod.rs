@@ -53,7 +53,7 @@ use hosts::Hosts;
 use limit::Rates;
 use links::{Links, Reach, Side};
 use log::Journal;
-use nat::{Early, FlowId, Fragments, Hash, Nat, Sender, StaticError, Statics};
+use nat::{Direction, Early, FlowId, Fragments, Hash, Nat, StaticError, Statics};
 use rules::Policy;
 use rules::qubes::Trees;
 use syslog::Syslog;
@@ -332,12 +332,11 @@ impl Firewall {
 
     #[inline(always)]
     fn find(&self, seen: &Seen) -> Option<FlowId> {
-        let plain = seen.plain.as_ref()?;
-        // Two calls, so that each is made for its own direction.
-        match seen.side? {
-            Side::Client(_) => self.nat.seek(seen.hash, Sender::Client, &plain.key),
-            Side::Uplink(uplink, _) => self.nat.seek(seen.hash, Sender::World(uplink), &plain.key),
-        }
+        let direction = match seen.side? {
+            Side::Client(_) => Direction::Out,
+            Side::Uplink(..) => Direction::In,
+        };
+        self.nat.seek(seen.hash, direction, &seen.plain.as_ref()?.key)
     }
 
     /// Decides any frame.

@@ -97,7 +97,11 @@ impl Firewall {
         if self.links.is_a_clients(dst) {
             return self.dropped(now, from, packet, DropReason::ClientToClient);
         }
-        let by = self.way_out(now, from.port, packet, flow, dst);
+        let came_by = match self.ways.are_several() {
+            true => self.came_by(now, from.port, packet, flow),
+            false => None,
+        };
+        let by = came_by.unwrap_or_else(|| self.ways.to(dst));
         let (Some(uplink), Some(external)) = (self.links.uplink(by), self.ways.own(by, dst)) else {
             self.reject(now, from, packet, RejectKind::NetUnreachable, out);
             return Err(DropReason::NoRoute.into());
@@ -140,22 +144,8 @@ impl Firewall {
         }
     }
 
-    /// The uplink that a packet of a client to `dst` leaves by: where its flow came in if the world
-    /// opened that, and otherwise where routes lead.
-    #[inline]
-    fn way_out(
-        &self,
-        now: Instant,
-        from: Port,
-        packet: &Packet<'_>,
-        flow: Option<FlowId>,
-        dst: IpAddr,
-    ) -> Uplink {
-        let came_by =
-            if self.ways.are_several() { self.came_by(now, from, packet, flow) } else { None };
-        came_by.unwrap_or_else(|| self.ways.to(dst))
-    }
-
+    /// Where the flow of a packet of a client came in, if the world opened it: it leaves there, whatever
+    /// routes say.
     fn came_by(
         &self,
         now: Instant,

@@ -4,8 +4,11 @@
 //! way would not send on in the same way, which is why whatever is not plain, or has no flow, or is
 //! the first of its flow since anything changed, goes there.
 
+use super::links::Links;
+use super::ways::Ways;
 use super::{Firewall, Reach, Seen, Side};
-use nat::{Direction, FlowId, Second};
+use core::net::IpAddr;
+use nat::{Direction, FlowId, Second, Sender};
 use wire::{Emit, End, Frame, Instant, Mac, Onward, Outbox, Port, Uplink};
 
 /// What is the same for all frames of a batch, as long as none of them goes the long way.
@@ -50,21 +53,22 @@ impl Firewall {
         let [dst, src] = plain.macs(frame.head)?;
         let (to, end, eth_dst, eth_src, cut) = match seen.side? {
             Side::Client(from) => {
-                let cut = self.nat.shortcut(here.now, flow, Direction::Out, here.epoch)?;
+                let cut = self.nat.shortcut(here.now, flow, Sender::Client, here.epoch)?;
                 if dst != Mac::BACKEND || cut.client != from.port {
                     return None;
                 }
                 let v6 = plain.key.kind.is_ipv6();
                 let [gateway4, gateway6] = here.gateways;
-                let (uplink, hop) = match (cut.uplink, self.ways.has_no_routes()) {
-                    (Uplink::FIRST, true) => (here.uplink?, if v6 { gateway6 } else { gateway4 }),
-                    (by, _) => (self.links.uplink(by)?, self.ways.hop(by, plain.key.dst.ip(v6))),
+                let (uplink, hop) = match cut.uplink {
+                    Uplink::FIRST if self.ways.has_no_routes() => {
+                        (here.uplink?, if v6 { gateway6 } else { gateway4 })
+                    }
+                    by => other_way(&self.links, &self.ways, by, plain.key.dst.ip(v6))?,
                 };
                 (uplink, End::Source, hop, uplink.mac, cut)
             }
-            // Flows of other uplinks are not found.
-            Side::Uplink(_, uplink) => {
-                let cut = self.nat.shortcut(here.now, flow, Direction::In, here.epoch)?;
+            Side::Uplink(by, uplink) => {
+                let cut = self.nat.shortcut(here.now, flow, Sender::World(by), here.epoch)?;
                 let client = self.links.client(cut.client)?;
                 if dst != uplink.mac {
                     return None;
@@ -84,4 +88,10 @@ impl Firewall {
         let (skip, end, offload) = (head.into(), plain.end(), frame.offload);
         Some(Emit { to: to.port, head, skip, end, offload })
     }
+}
+
+/// How packets leave that do not go to the gateway of the first uplink.
+#[inline(never)] // What it needs would stand on the stack of all others.
+fn other_way(links: &Links, ways: &Ways, by: Uplink, dst: IpAddr) -> Option<(Reach, Mac)> {
+    Some((links.uplink(by)?, ways.hop(by, dst)))
 }

@@ -143,6 +143,7 @@ impl Key {
     }
 
     /// The tuple again.
+    #[inline(always)] // A call costs more than what it does.
     #[must_use]
     pub const fn tuple(&self) -> Tuple {
         let v6 = self.kind.is_ipv6();
