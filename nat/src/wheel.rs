@@ -45,11 +45,11 @@ impl Wheel {
 
     /// Takes out the next flow to look at, none later than `now`.
     pub(crate) fn pop(&mut self, flows: &mut Slab<Flow>, now: u32) -> Option<u32> {
-        loop {
+        while self.cursor <= now {
             let next = self.next_occupied().filter(|second| *second <= now);
             let Some(second) = next else {
-                self.cursor = self.cursor.max(now.saturating_add(1));
-                return None;
+                self.cursor = now.saturating_add(1);
+                break;
             };
             self.cursor = second;
             let slot = second % SLOTS;
@@ -61,6 +61,7 @@ impl Wheel {
                 *word &= !(1 << (slot % 64));
             }
         }
+        None
     }
 
     /// The next second at which there may be something to look at.

@@ -28,6 +28,9 @@ pub(crate) enum Refused {
     Fault(Fault),
 }
 
+/// The requests of a frame are counted before the first is taken: this cannot come after that.
+const NO_ROOM: Refused = Refused::Frame(DropReason::EgressFull);
+
 /// A request that was taken for a staged frame.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
@@ -54,6 +57,7 @@ struct Filling {
 
 impl Filling {
     /// Adds the copy that brings `part`.
+    #[inline(always)]
     fn add(&mut self, part: Part, dom: DomId, ops: &mut Vec<CopyOp>) {
         let Part { source, at, .. } = part;
         ops.push(CopyOp {
@@ -108,22 +112,21 @@ impl<M: Memory> RxPath<M> {
         let all = slots.saturating_add(usize::from(offload.gso.is_some()));
         let posted = self.ring.requests().map_err(|broken| Refused::Fault(Fault::of(broken)))?;
         if (posted as usize) < all {
-            return Err(Refused::Frame(DropReason::EgressFull));
+            return Err(NO_ROOM);
         }
 
         let first_op = ops.len();
         let (token, dom) = (self.ring.next_request(), self.dom);
-        let mut filling = self.begin(0)?;
+        let mut filling = self.begin(0).ok_or(NO_ROOM)?;
         filling.add(Part { source: from, slot: 0, at: 0 }, dom, ops);
-        layout::lay(from.len, rest, packing, |part| {
+        for part in layout::parts(from.len, rest, packing) {
             if part.slot != filling.slot {
-                self.end(&filling, offload, true)?;
-                filling = self.begin(part.slot)?;
+                self.end(&filling, offload, true);
+                filling = self.begin(part.slot).ok_or(NO_ROOM)?;
             }
             filling.add(part, dom, ops);
-            Ok(())
-        })?;
-        self.end(&filling, offload, false)?;
+        }
+        self.end(&filling, offload, false);
         if let Some(first) = self.taken.get_mut(token.slot()) {
             first.slots = u8::try_from(all).unwrap_or(u8::MAX);
         }
@@ -131,24 +134,27 @@ impl<M: Memory> RxPath<M> {
     }
 
     /// Takes the request for slot `slot` of a frame.
-    fn begin(&mut self, slot: usize) -> Result<Filling, Refused> {
-        let (index, request) = self.take()?;
-        Ok(Filling { index, request, slot, bytes: 0, ops: 0 })
+    #[inline(always)]
+    fn begin(&mut self, slot: usize) -> Option<Filling> {
+        let (index, request) = self.ring.take_counted()?;
+        let request = RxRequest::decode(&request);
+        Some(Filling { index, request, slot, bytes: 0, ops: 0 })
     }
 
     /// Remembers the answer to that request; behind the first slot there is one for GSO.
-    fn end(&mut self, filled: &Filling, offload: Offload, more: bool) -> Result<(), Refused> {
+    #[inline(always)] // As all that is done for each slot.
+    fn end(&mut self, filled: &Filling, offload: Offload, more: bool) {
         let first = if filled.slot == 0 { offload } else { Offload::NONE };
         let flags = RxFlags::of(first).with_if(RxFlags::MORE_DATA, more);
         let status = Status::bytes(filled.bytes);
         let response = RxResponse { id: filled.request.id, offset: 0, flags, status };
         self.keep(filled.index, Taken { answer: response.encode(), ops: filled.ops, slots: 0 });
-        if let Some(gso) = first.gso {
+        if let Some(gso) = first.gso
+            && let Some((index, _)) = self.ring.take_counted()
+        {
             // The page posted with this request stays unused.
-            let (index, _) = self.take()?;
             self.keep(index, Taken { answer: Extra::gso(gso).encode_rx(), ..Taken::NONE });
         }
-        Ok(())
     }
 
     /// Answers the requests of a staged frame whose copies are done. A slot whose copy failed gets a
@@ -157,23 +163,21 @@ impl<M: Memory> RxPath<M> {
         let first = RingIndex(staged.token);
         let slots = self.taken.get_mut(first.slot()).map_or(0, |t| core::mem::take(&mut t.slots));
         let mut ops = ops.get(staged.ops.clone()).unwrap_or_default();
-        let mut result = Ok(());
+        let copied = ops.len() == staged.ops.len() && all_okay(ops);
         for index in (0..u32::from(slots)).map(|n| first.plus(n)) {
             let Some(taken) = self.taken.get(index.slot()) else { break };
+            if copied {
+                self.ring.answer(index, &taken.answer);
+                continue;
+            }
             let (own, others) = ops.split_at_checked(usize::from(taken.ops)).unwrap_or_default();
             ops = others;
             let whole = own.len() == usize::from(taken.ops) && all_okay(own);
-            if !whole {
-                result = Err(DropReason::CopyFailed);
-            }
-            let failed = || {
-                let response = RxResponse::decode(&taken.answer);
-                RxResponse { status: Status::ERROR, ..response }.encode()
-            };
-            let answer = if whole { taken.answer } else { failed() };
-            self.ring.answer(index, &answer);
+            let response = RxResponse::decode(&taken.answer);
+            let failed = RxResponse { status: Status::ERROR, ..response };
+            self.ring.answer(index, &if whole { response } else { failed }.encode());
         }
-        result
+        if copied { Ok(()) } else { Err(DropReason::CopyFailed) }
     }
 
     /// Slots that are posted now; none if the ring is broken.
@@ -186,15 +190,6 @@ impl<M: Memory> RxPath<M> {
         self.ring.publish()
     }
 
-    fn take(&mut self) -> Result<(RingIndex, RxRequest), Refused> {
-        match self.ring.take() {
-            Ok(Some((index, slot))) => Ok((index, RxRequest::decode(&slot))),
-            // They were counted, and a producer that goes back is an error: this cannot come.
-            Ok(None) => Err(Refused::Frame(DropReason::EgressFull)),
-            Err(broken) => Err(Refused::Fault(Fault::of(broken))),
-        }
-    }
-
     fn keep(&mut self, index: RingIndex, taken: Taken) {
         if let Some(place) = self.taken.get_mut(index.slot()) {
             *place = taken;
@@ -204,11 +199,11 @@ impl<M: Memory> RxPath<M> {
     /// The layout of a frame.
     fn packing(&self, head: u16, rest: &[Piece]) -> Result<(Packing, usize), DropReason> {
         let most = if self.takes.sg { CLIENT_SLOTS_MAX } else { 1 };
-        let len = rest.iter().fold(usize::from(head), |n, p| n.saturating_add(p.len.into()));
+        let len = layout::frame_len(head, rest);
         if len > usize::from(u16::MAX) {
             return Err(DropReason::TooBig);
         }
-        layout::packing(head, rest, most).ok_or(DropReason::TooBig)
+        layout::packing(head, rest, len, most).ok_or(DropReason::TooBig)
     }
 }
 

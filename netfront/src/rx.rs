@@ -7,10 +7,10 @@
 use crate::fault::Fault;
 use crate::pool::Pool;
 use alloc::vec::Vec;
-use wire::{Csum, DropReason};
+use wire::{Csum, DropReason, Offload};
 use xen::hypervisor::{Access, CopyEnd, DomId, GrantRef, Hypervisor, Memory, NoMemory, Page};
 use xen::io::{Incoming, Piece, Pulled};
-use xen::netif::{self, RxFrame, RxPacket, RxRequest, RxResponse, read_rx};
+use xen::netif::{self, RxData, RxPacket, RxRequest, RxResponse, read_rx};
 use xen::ring::{Front, RingIndex, SLOTS};
 
 /// The RX ring and its pages.
@@ -43,8 +43,6 @@ enum State {
     Free,
     /// The backend may write.
     Posted(GrantRef),
-    /// Ours again, for this frame or none.
-    Taken,
     /// Part of a frame: we read, nobody writes.
     InFrame,
     /// Answered, and still mapped by the backend.
@@ -78,7 +76,7 @@ impl<H: Hypervisor> Rx<H> {
         pool.give(h, self.ring.into_page(), ring);
         for buffer in self.buffers {
             let grant = match buffer.state {
-                State::Free | State::Taken | State::InFrame => None,
+                State::Free | State::InFrame => None,
                 State::Posted(gref) | State::Stuck(gref) => Some(gref),
             };
             pool.give(h, buffer.page, grant);
@@ -133,87 +131,84 @@ impl<H: Hypervisor> Rx<H> {
         })
     }
 
-    /// Takes all pages of `packet` from the backend before a byte of them is believed.
+    /// Takes all pages of `packet` from the backend before a byte of them is believed, and makes a frame
+    /// of those with data.
     fn packet(
         &mut self,
         h: &mut H,
         packet: &RxPacket,
         pieces: &mut Vec<Piece>,
     ) -> Pulled<Incoming> {
-        let mut ours = true;
-        for n in 0..packet.slots {
-            ours &= self.take_back(h, packet.first.plus(n));
-        }
-        let pulled = match &packet.frame {
-            Err(reason) => Pulled::Bad(*reason),
-            Ok(_) if !ours => Pulled::Bad(DropReason::StillMapped),
-            Ok(frame) => match self.chain(frame, pieces) {
-                Some(incoming) => Pulled::Frame(incoming),
-                None => Pulled::Bad(DropReason::BadSlot),
-            },
+        let data = packet.frame.as_ref().map_or(&[][..], |frame| &frame.data);
+        let from = pieces.len();
+        let (first, taken) = self.take_back(h, packet, data, pieces);
+        let frame = match (&packet.frame, taken) {
+            (Err(reason), _) => Err(*reason),
+            (Ok(frame), Ok(())) if is_whole(frame.offload) => Ok(frame),
+            (Ok(_), Ok(())) => Err(DropReason::BadSlot),
+            (Ok(_), Err(reason)) => Err(reason),
         };
-        for n in 0..packet.slots {
-            self.release_if_unused(packet.first.plus(n));
-        }
-        pulled
-    }
-
-    /// Ends the grant of the buffer at `index`; `false` if the backend has it mapped.
-    fn take_back(&mut self, h: &mut H, index: RingIndex) -> bool {
-        let Some(id) = self.buffer_at(index) else { return false };
-        let Some(buffer) = self.buffers.get_mut(usize::from(id)) else { return false };
-        let State::Posted(grant) = core::mem::replace(&mut buffer.state, State::Taken) else {
-            return false;
-        };
-        match h.end(grant) {
-            Ok(()) => true,
-            Err((grant, _)) => {
-                buffer.state = State::Stuck(grant);
-                self.stuck.push(id);
-                false
+        match (frame, first) {
+            (Ok(frame), Some(first)) => {
+                let (len, offload, token) = (frame.len, frame.offload, first.into());
+                Pulled::Frame(Incoming { pieces: from..pieces.len(), len, offload, token })
+            }
+            (frame, first) => {
+                first.into_iter().for_each(|first| self.done(first));
+                pieces.truncate(from);
+                Pulled::Bad(frame.err().unwrap_or(DropReason::BadSlot))
             }
         }
     }
 
-    /// Makes a frame of its pages. `None` if it contradicts what was posted, or itself.
-    fn chain(&mut self, frame: &RxFrame, pieces: &mut Vec<Piece>) -> Option<Incoming> {
-        // What is to be cut into segments gets a checksum with each, so its own must be blank.
-        let whole = frame.offload.gso.is_none() || frame.offload.csum == Csum::Blank;
-        if !whole || !frame.data.iter().all(|data| self.echoed(data.index)) {
-            return None;
-        }
-        let from = pieces.len();
-        let mut next = None;
-        // From the last, so that each knows the next.
-        for data in frame.data.iter().rev() {
-            let id = self.buffer_at(data.index)?;
-            let buffer = self.buffers.get_mut(usize::from(id))?;
-            buffer.state = State::InFrame;
-            buffer.next = next.replace(id);
+    /// Ends the grants of all buffers of `packet`. Those with `data` become a chain, and pieces; the
+    /// others are free. Returns the first of the chain, and why it is no frame if it is none.
+    fn take_back(
+        &mut self,
+        h: &mut H,
+        packet: &RxPacket,
+        mut data: &[RxData],
+        pieces: &mut Vec<Piece>,
+    ) -> (Option<u16>, Result<(), DropReason>) {
+        let (mut first, mut last, mut taken) = (None, None, Ok(()));
+        for n in 0..packet.slots {
+            let index = packet.first.plus(n);
+            let here = data.split_first().filter(|(next, _)| next.index == index);
+            let here = here.map(|(here, rest)| {
+                data = rest;
+                here
+            });
+            let Some(Posted { buffer: id, echoed }) = self.posted.get(index.slot()).copied() else {
+                continue;
+            };
+            let Some(buffer) = self.buffers.get_mut(usize::from(id)) else { continue };
+            let State::Posted(grant) = core::mem::replace(&mut buffer.state, State::Free) else {
+                taken = Err(DropReason::StillMapped);
+                continue;
+            };
+            if let Err((grant, _)) = h.end(grant) {
+                buffer.state = State::Stuck(grant);
+                self.stuck.push(id);
+                taken = Err(DropReason::StillMapped);
+                continue;
+            }
+            let Some(here) = here else {
+                self.free.push(id);
+                continue;
+            };
+            // What contradicts what was posted costs the frame, if nothing worse does.
+            if echoed != id_at(index) {
+                taken = taken.and(Err(DropReason::BadSlot));
+            }
+            (buffer.state, buffer.next) = (State::InFrame, None);
             let at = CopyEnd::Page(buffer.page.frame());
-            pieces.push(Piece { at, offset: data.offset, len: data.len });
+            pieces.push(Piece { at, offset: here.offset, len: here.len });
+            match last.replace(id).and_then(|last: u16| self.buffers.get_mut(usize::from(last))) {
+                Some(last) => last.next = Some(id),
+                None => first = Some(id),
+            }
         }
-        pieces.get_mut(from..)?.reverse();
-        let (pieces, token) = (from..pieces.len(), u32::from(next?));
-        Some(Incoming { pieces, len: frame.len, offload: frame.offload, token })
-    }
-
-    fn release_if_unused(&mut self, index: RingIndex) {
-        let Some(id) = self.buffer_at(index) else { return };
-        if let Some(buffer) = self.buffers.get_mut(usize::from(id))
-            && matches!(buffer.state, State::Taken)
-        {
-            buffer.state = State::Free;
-            self.free.push(id);
-        }
-    }
-
-    fn buffer_at(&self, index: RingIndex) -> Option<u16> {
-        self.posted.get(index.slot()).map(|place| place.buffer)
-    }
-
-    fn echoed(&self, index: RingIndex) -> bool {
-        self.posted.get(index.slot()).is_some_and(|place| place.echoed == id_at(index))
+        (first, taken)
     }
 
     /// Copies the first bytes of the frame with buffer `first`, as many as fit `into`. Returns how
@@ -223,7 +218,7 @@ impl<H: Hypervisor> Rx<H> {
         for (buffer, piece) in self.frame(first).zip(pieces) {
             let rest = into.get_mut(done..).unwrap_or_default();
             let now = rest.len().min(usize::from(piece.len));
-            let Some(part) = rest.get_mut(..now) else { break };
+            let Some(part) = rest.get_mut(..now).filter(|part| !part.is_empty()) else { break };
             buffer.page.read(usize::from(piece.offset), part);
             done = done.saturating_add(now);
         }
@@ -301,6 +296,12 @@ impl<H: Hypervisor> Rx<H> {
     pub(crate) const fn fault(&self) -> Option<Fault> {
         self.fault
     }
+}
+
+/// Whether a frame may be what `offload` says: what is to be cut into segments gets a checksum with each,
+/// so its own must be blank.
+fn is_whole(offload: Offload) -> bool {
+    offload.gso.is_none() || offload.csum == Csum::Blank
 }
 
 /// The id of the request at `index`: its place in the ring, as there is no other pairing.

@@ -133,7 +133,7 @@ impl<H: Hypervisor> Tx<H> {
             slot.len = head_len(head);
         }
         let (mut filling, mut filled) = (first, 0);
-        layout::lay(head_len(head), rest, packing, |part| {
+        for part in layout::parts(head_len(head), rest, packing) {
             if part.slot != filled {
                 let id = self.take(offload)?;
                 if let Some(last) = self.slots.get_mut(usize::from(filling)) {
@@ -151,8 +151,7 @@ impl<H: Hypervisor> Tx<H> {
                 len: part.source.len,
                 status: GrantStatus::OKAY,
             });
-            Ok(())
-        })?;
+        }
         Ok(first)
     }
 
@@ -337,10 +336,7 @@ fn plan(
     rest: &[Piece],
     offload: Offload,
 ) -> Result<(Packing, usize), DropReason> {
-    let len = rest
-        .iter()
-        .map(|piece| usize::from(piece.len))
-        .fold(head.bytes.len(), usize::saturating_add);
+    let len = layout::frame_len(head_len(head), rest);
     if head.bytes.len() > PAGE_SIZE || len > usize::from(u16::MAX) {
         return Err(DropReason::TooBig);
     }
@@ -355,7 +351,7 @@ fn plan(
     } else {
         (1, DropReason::EgressOffload)
     };
-    layout::packing(head_len(head), rest, most).ok_or(too_many)
+    layout::packing(head_len(head), rest, len, most).ok_or(too_many)
 }
 
 fn head_len(head: Head<'_>) -> u16 {

@@ -55,6 +55,16 @@ enum Body {
     ToBring(u32, Option<Range<usize>>),
 }
 
+/// A frame for an egress: a head in private memory, and what comes behind it.
+struct Parcel<'p> {
+    to: Port,
+    head: Place,
+    rest: &'p [Piece],
+    offload: Offload,
+    /// Bytes of all of it.
+    len: u32,
+}
+
 /// A head in private memory.
 #[derive(Clone, Copy)]
 struct Place {
@@ -163,7 +173,13 @@ impl<H: Hypervisor> Path<H> {
             if left_over.is_none() {
                 for (n, reply) in replies.iter().enumerate() {
                     let head = Place { at: memory::reply_at(n), len: reply.len };
-                    self.stage(h, fabric, reply.to, head, &[], Offload::NONE, 1);
+                    let (len, offload) = (reply.len.into(), Offload::NONE);
+                    self.stage(
+                        h,
+                        fabric,
+                        &Parcel { to: reply.to, head, rest: &[], offload, len },
+                        1,
+                    );
                 }
             }
             self.copy(h);
@@ -249,7 +265,8 @@ impl<H: Hypervisor> Path<H> {
         let Leaving { flight, emit, head, .. } = leaving;
         let rest = pieces.get_mut(flight.frame.pieces.clone()).unwrap_or_default();
         let rest = io::skip(rest, emit.skip);
-        self.stage(h, fabric, emit.to, *head, rest, emit.offload, 1);
+        let (to, offload, len) = (emit.to, emit.offload, leaving.len());
+        self.stage(h, fabric, &Parcel { to, head: *head, rest, offload, len }, 1);
     }
 
     /// Stages the frames that `leaving` becomes.
@@ -281,7 +298,9 @@ impl<H: Hypervisor> Path<H> {
             };
             let head = Place { at: memory::segment_at(cut.first + n), len: head_len };
             // If one finds no room, those behind it find none either.
-            if !self.stage(h, fabric, emit.to, head, &rest, Offload { csum, gso: None }, left) {
+            let (to, offload) = (emit.to, Offload { csum, gso: None });
+            let len = len + u32::from(head_len);
+            if !self.stage(h, fabric, &Parcel { to, head, rest: &rest, offload, len }, left) {
                 return;
             }
             left -= 1;
@@ -307,17 +326,14 @@ impl<H: Hypervisor> Path<H> {
     }
 
     /// Stages a frame; `false` if its egress does not take it. Then `lost` frames are lost with it.
-    #[allow(clippy::too_many_arguments, reason = "the callers differ in all of them")]
     fn stage(
         &mut self,
         h: &mut H,
         fabric: &mut impl Fabric<H>,
-        to: Port,
-        head: Place,
-        rest: &[Piece],
-        offload: Offload,
+        parcel: &Parcel<'_>,
         lost: usize,
     ) -> bool {
+        let Parcel { to, head, rest, offload, len } = *parcel;
         let staged = fabric.device(to).ok_or(DropReason::EgressDown).and_then(|device| {
             let bytes = self.private.as_ref().get(head.range()).unwrap_or_default();
             let head = Head { bytes, private_offset: head.at };
@@ -325,8 +341,7 @@ impl<H: Hypervisor> Path<H> {
         });
         match staged {
             Ok(frame) => {
-                let body = rest.iter().map(|piece| u32::from(piece.len)).sum::<u32>();
-                self.staged.push(OnWay { port: to, frame, len: body + u32::from(head.len) });
+                self.staged.push(OnWay { port: to, frame, len });
                 true
             }
             Err(reason) => {

@@ -30,58 +30,84 @@ pub enum Packing {
     Dense,
 }
 
-/// Calls `each` for the copies that bring `rest` behind a `head` of that many bytes (at most a page),
-/// which is where the first page begins.
-///
-/// # Errors
-/// The first that `each` returns.
-pub fn lay<E>(
-    head: u16,
-    rest: &[Piece],
-    packing: Packing,
-    mut each: impl FnMut(Part) -> Result<(), E>,
-) -> Result<(), E> {
-    let (mut slot, mut fill) = (0usize, head.min(PAGE));
-    for (n, piece) in rest.iter().enumerate() {
-        let whole = piece.len.min(PAGE);
-        let shares = n == 0 && whole <= PAGE.saturating_sub(fill);
-        let mut turn = packing == Packing::Kept && !shares && fill != 0;
-        let mut from = 0;
-        while from < whole {
-            if turn || fill == PAGE {
-                slot = slot.saturating_add(1);
-                (turn, fill) = (false, 0);
-            }
-            let len = whole.saturating_sub(from).min(PAGE.saturating_sub(fill));
-            let offset = piece.offset.saturating_add(from);
-            each(Part { source: Piece { at: piece.at, offset, len }, slot, at: fill })?;
-            from = from.saturating_add(len);
-            fill = fill.saturating_add(len);
-        }
-    }
-    Ok(())
+/// The copies that bring `rest` behind a `head` of that many bytes (at most a page), which is where the
+/// first page begins.
+#[must_use]
+pub fn parts(head: u16, rest: &[Piece], packing: Packing) -> Parts<'_> {
+    let head = head.min(PAGE);
+    let (slot, at) = match packing {
+        Packing::Kept if !shares(head, rest) => (1, 0),
+        Packing::Kept | Packing::Dense => (0, head),
+    };
+    Parts { rest: rest.iter(), packing, slot, at, left: None }
 }
 
-/// How to lay out a frame that may have `most` pages, and how many it gets: one if that is enough, as
-/// it came if that fits, else as few pages as can be. `None` if it cannot be laid out so.
+/// What [`parts`] gives.
+#[derive(Clone, Debug)]
+pub struct Parts<'p> {
+    rest: core::slice::Iter<'p, Piece>,
+    packing: Packing,
+    /// Where the next part goes.
+    slot: usize,
+    at: u16,
+    /// What is left of a piece that did not fit.
+    left: Option<Piece>,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Part;
+
+    #[inline]
+    fn next(&mut self) -> Option<Part> {
+        match self.packing {
+            Packing::Kept => {
+                let part = Part { source: *self.rest.next()?, slot: self.slot, at: self.at };
+                (self.slot, self.at) = (self.slot.saturating_add(1), 0);
+                Some(part)
+            }
+            Packing::Dense => self.fill(),
+        }
+    }
+}
+
+impl Parts<'_> {
+    /// The next part that fills what is left of its page.
+    fn fill(&mut self) -> Option<Part> {
+        let piece = self.left.take().or_else(|| self.rest.next().copied())?;
+        if self.at == PAGE {
+            (self.slot, self.at) = (self.slot.saturating_add(1), 0);
+        }
+        let len = piece.len.min(PAGE.saturating_sub(self.at));
+        let part = Part { source: Piece { len, ..piece }, slot: self.slot, at: self.at };
+        self.at = self.at.saturating_add(len);
+        let (offset, left) = (piece.offset.saturating_add(len), piece.len.saturating_sub(len));
+        self.left = (left != 0).then_some(Piece { offset, len: left, ..piece });
+        Some(part)
+    }
+}
+
+/// Whether the first piece, if there is one, stands in the page that begins with the head.
+fn shares(head: u16, rest: &[Piece]) -> bool {
+    head == 0 || rest.first().is_some_and(|first| first.len <= PAGE.saturating_sub(head))
+}
+
+/// Bytes of a frame of a new head and what is behind it.
 #[must_use]
-pub fn packing(head: u16, rest: &[Piece], most: usize) -> Option<(Packing, usize)> {
-    let len = rest.iter().fold(usize::from(head), |len, p| len.saturating_add(p.len.into()));
+pub fn frame_len(head: u16, rest: &[Piece]) -> usize {
+    // Far fewer pieces than an overflow would take.
+    rest.iter().fold(usize::from(head), |len, piece| len.wrapping_add(piece.len.into()))
+}
+
+/// How to lay out a frame of `len` bytes that may have `most` pages, and how many it gets: one if that is
+/// enough, as it came if that fits, else as few pages as can be. `None` if it cannot be laid out so.
+#[must_use]
+pub fn packing(head: u16, rest: &[Piece], len: usize, most: usize) -> Option<(Packing, usize)> {
     let dense = len.div_ceil(PAGE_SIZE);
-    let kept = if dense <= 1 { dense } else { kept(head, rest) };
+    let kept = rest.len().saturating_add((!shares(head, rest)).into());
     if dense > 1 && (1..=most).contains(&kept) {
         return Some((Packing::Kept, kept));
     }
     (1..=most).contains(&dense).then_some((Packing::Dense, dense))
-}
-
-/// Pages of a frame whose pieces keep theirs.
-fn kept(head: u16, rest: &[Piece]) -> usize {
-    let apart = match rest.first() {
-        Some(first) => head != 0 && head.saturating_add(first.len) > PAGE,
-        None => head != 0,
-    };
-    rest.len().saturating_add(apart.into())
 }
 
 #[cfg(test)]
@@ -109,14 +135,15 @@ mod tests {
         packing: Packing,
     ) -> Vec<(Option<u16>, u16, usize, u16, u16)> {
         let own = (head != 0).then_some((None, 0, 0, 0, head));
-        let mut parts: Vec<_> = own.into_iter().collect();
-        let done: Result<(), ()> = lay(head, rest, packing, |Part { source, slot, at }| {
+        let rest = super::parts(head, rest, packing).map(|Part { source, slot, at }| {
             let CopyEnd::Private(n) = source.at else { panic!("no page of these") };
-            parts.push((Some(n), source.offset, slot, at, source.len));
-            Ok(())
+            (Some(n), source.offset, slot, at, source.len)
         });
-        assert_eq!(done, Ok(()));
-        parts
+        own.into_iter().chain(rest).collect()
+    }
+
+    fn packing_of(head: u16, rest: &[Piece], most: usize) -> Option<(Packing, usize)> {
+        packing(head, rest, frame_len(head, rest), most)
     }
 
     fn check(head: u16, rest: &[Piece], packing: Packing) -> usize {
@@ -143,7 +170,7 @@ mod tests {
         assert_eq!(parts.iter().map(|(.., len)| usize::from(*len)).sum::<usize>(), all);
         let slots = parts.last().map_or(0, |(_, _, slot, ..)| slot + 1);
         match packing {
-            Packing::Kept => assert_eq!(kept(head, rest), slots),
+            Packing::Kept => assert_eq!(rest.len() + usize::from(!shares(head, rest)), slots),
             Packing::Dense => assert_eq!(all.div_ceil(PAGE_SIZE), slots),
         }
         slots
@@ -208,9 +235,9 @@ mod tests {
             (&[3000; 18], 17, Some((Packing::Dense, 14))),
             (&[4096; 18], 17, None),
         ] {
-            assert_eq!(packing(54, &pieces(rest), most), expected, "{rest:?} in {most}");
+            assert_eq!(packing_of(54, &pieces(rest), most), expected, "{rest:?} in {most}");
         }
-        assert_eq!(packing(0, &[], 18), None);
+        assert_eq!(packing_of(0, &[], 18), None);
     }
 
     #[test]

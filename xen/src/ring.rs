@@ -299,9 +299,16 @@ impl<L: Layout, M: Memory> Back<L, M> {
         if self.req_cons == self.req_seen && self.requests()? == 0 {
             return Ok(None);
         }
+        Ok(self.take_counted())
+    }
+
+    /// Takes the next of the requests that [`requests`](Self::requests) has counted, copied once. `None`
+    /// if all of them are taken.
+    pub fn take_counted(&mut self) -> Option<(RingIndex, L::Slot)> {
         let index = self.req_cons;
+        (index != self.req_seen).then_some(())?;
         self.req_cons = index.plus(1);
-        Ok(Some((index, read_slot::<L>(&self.page, index))))
+        Some((index, read_slot::<L>(&self.page, index)))
     }
 
     /// Writes the response to the request taken as `index`, unseen by the peer until
@@ -324,14 +331,16 @@ impl<L: Layout, M: Memory> Back<L, M> {
     pub fn publish(&mut self) -> bool {
         let old = self.rsp_published;
         let mut new = old;
-        while new != self.req_cons {
-            let Some(word) = self.answered.get_mut(new.slot() / 64) else { break };
-            let bit = 1 << (new.slot() % 64);
-            if *word & bit == 0 {
+        // As many at a time as stand in one word.
+        while let Some(word) = self.answered.get_mut(new.slot() / 64) {
+            let shift = new.slot() as u32 % 64;
+            let run = word.unbounded_shr(shift).trailing_ones().min(self.req_cons.since(new));
+            if run == 0 {
                 break;
             }
-            *word &= !bit;
-            new = new.plus(1);
+            let shown = u64::MAX.unbounded_shr(u64::BITS.saturating_sub(run));
+            *word &= !shown.unbounded_shl(shift);
+            new = new.plus(run);
         }
         if new == old {
             return false;

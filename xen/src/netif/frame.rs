@@ -256,6 +256,7 @@ struct RxReader {
 }
 
 impl RxReader {
+    #[inline(always)] // Once for each slot.
     fn data(&mut self, index: RingIndex, response: RxResponse) {
         match u16::try_from(response.status.0) {
             Ok(0) => {}
