@@ -294,7 +294,9 @@ fn a_turn_both_ways_signals_once_over_a_shared_event_channel_and_twice_over_spli
         let machine = Machine::open(9);
         let client = machine.boot(10, Manners { split, ..Manners::default() });
         machine.wait("the client to be up", || client.peer.is_up());
-        let ping = Spec::ping(client.addr, OWN.into(), 7).macs(Mac::BACKEND, CLIENT_MAC);
+        // Longer than those whose sender is told of them later.
+        let ping = Spec::ping(client.addr, OWN.into(), 7).payload(&[7; 100]);
+        let ping = ping.macs(Mac::BACKEND, CLIENT_MAC);
         let cost = cost(&machine, 1, || client.send(ping.frame()));
         assert_eq!(client.peer.take_received().len(), 1);
         cost.notifies

@@ -12,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod alarm;
 mod discovery;
 mod entry;
 pub mod life;
@@ -28,6 +29,7 @@ pub use nodes::VifId;
 pub use notice::Notice;
 pub use vif::Vif;
 
+use crate::alarm::Alarm;
 use crate::discovery::{Discovery, News};
 use crate::entry::{Context, Entry, Fate};
 use crate::notice::Notices;
@@ -35,10 +37,8 @@ use crate::slots::Slots;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
 use wire::{Instant, Port};
 use xen::hypervisor::{EvtPort, Hypervisor, Memory, PortSet};
 use xen::store::{Client, Event, Op, Tag, TxId};
@@ -76,8 +76,8 @@ pub struct Netback<H: Hypervisor> {
     slots: Slots<H>,
     discovery: Discovery,
     notices: Notices,
-    /// A vif has found its client's rings broken.
-    alarm: Arc<AtomicBool>,
+    /// What vifs have to say.
+    alarm: Alarm,
     /// No vif has to do anything before this by itself.
     due: Instant,
     /// Vifs with a job under way, and those that wait for one to end.
@@ -99,7 +99,7 @@ impl<H: Hypervisor> Netback<H> {
             discovery: Discovery::new(config.first_tag),
             config,
             notices: Notices::default(),
-            alarm: Arc::default(),
+            alarm: Alarm::default(),
             due: Instant::ZERO,
             jobs: 0,
             line: VecDeque::new(),
@@ -160,13 +160,17 @@ impl<H: Hypervisor> Netback<H> {
         let rescan = self.discovery.tick(store, now);
         self.unwatch
             .retain(|(tag, path)| store.submit(*tag, TxId::NONE, &Op::Unwatch(path)).is_err());
-        if self.alarm.swap(false, Ordering::Relaxed) || now >= self.due {
+        if self.alarm.is_due(now) {
+            self.slots.vifs().for_each(|vif| vif.signal_late(h, now));
+        }
+        if self.alarm.is_raised() || now >= self.due {
             self.due = Instant::from_nanos(u64::MAX);
             for at in self.slots.used() {
                 self.advance(h, store, at);
             }
         }
-        Some(self.due.min(rescan))
+        let devices = self.due.min(rescan);
+        Some(self.alarm.due().map_or(devices, |signal| signal.min(devices)))
     }
 
     /// What happened, oldest first.

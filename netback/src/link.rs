@@ -6,10 +6,15 @@
 
 use crate::{rx::RxPath, tx::TxPath};
 use core::fmt;
-use wire::Takes;
+use core::time::Duration;
+use wire::{Instant, Takes};
 use xen::hypervisor::{Access, DomId, Errno, EvtPort, GrantStatus, Hypervisor};
 use xen::netif::TxFault;
 use xen::ring::{Back, RingBroken};
+
+/// How long a client may not be signalled that small frames of its are sent. It sees the answers before
+/// that when it sends the next, and needs no signal for that.
+const QUIET: Duration = Duration::from_millis(10);
 
 /// How a frontend wants to be signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +112,8 @@ pub(crate) struct Link<H: Hypervisor> {
     tx_port: EvtPort,
     /// Another one only with split event channels.
     rx_port: Option<EvtPort>,
+    /// Since when there are answers about which the frontend may want a signal.
+    unasked: Option<Instant>,
     /// Requests may be waiting: an event came, or the ring was not found empty since.
     pub(crate) awake: bool,
     /// Set once; nothing is read or written afterwards.
@@ -132,6 +139,7 @@ impl<H: Hypervisor> Link<H> {
                 rx: RxPath::new(dom, rx, terms.takes),
                 tx_port,
                 rx_port,
+                unasked: None,
                 awake: true,
                 fault: None,
             }),
@@ -160,23 +168,39 @@ impl<H: Hypervisor> Link<H> {
     }
 
     /// Shows the frontend what was answered and signals it where it asked for that. A signal more is
-    /// not harmless: Linux delays the event channels of peers that send spurious ones.
-    pub(crate) fn publish(&mut self, h: &mut H) {
-        let tx = self.tx.publish();
+    /// not harmless: Linux delays the event channels of peers that send spurious ones. That its
+    /// acknowledgements are sent is told to a client with what it gets next, or after [`QUIET`]: until
+    /// when it may have to be told is returned.
+    pub(crate) fn publish(&mut self, h: &mut H) -> Option<Instant> {
+        self.tx.show();
         let rx = self.rx.publish();
+        let together = rx && self.rx_port.is_none();
+        let tx = (together || self.tx.is_pressing()) && self.tx.wants_signal();
         // A failure means that the other end is closed; its state will say so.
-        match self.rx_port {
-            None if tx || rx => drop(h.notify(self.tx_port)),
-            None => {}
-            Some(rx_port) => {
-                if tx {
-                    let _ = h.notify(self.tx_port);
-                }
-                if rx {
-                    let _ = h.notify(rx_port);
-                }
+        if tx || together {
+            let _ = h.notify(self.tx_port);
+        }
+        if let Some(rx_port) = self.rx_port.filter(|_| rx) {
+            let _ = h.notify(rx_port);
+        }
+        let first = self.unasked.take();
+        self.unasked = self.tx.is_unasked().then(|| first.unwrap_or_else(|| h.now()));
+        self.quiet_until()
+    }
+
+    /// Signals the frontend if it waits for that, and has waited for [`QUIET`].
+    pub(crate) fn signal_late(&mut self, h: &mut H, now: Instant) {
+        if self.quiet_until().is_some_and(|until| until <= now) {
+            self.unasked = None;
+            if self.tx.wants_signal() {
+                let _ = h.notify(self.tx_port);
             }
         }
+    }
+
+    /// Until when a signal may be kept back, if one is.
+    pub(crate) fn quiet_until(&self) -> Option<Instant> {
+        self.unasked.map(|since| since + QUIET)
     }
 }
 

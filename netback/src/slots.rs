@@ -112,6 +112,10 @@ impl<H: Hypervisor> Slots<H> {
         self.slots.iter().filter_map(|slot| slot.entry.as_deref())
     }
 
+    pub(crate) fn vifs(&mut self) -> impl Iterator<Item = &mut Vif<H>> {
+        self.slots.iter_mut().filter_map(|slot| Some(&mut slot.entry.as_deref_mut()?.vif))
+    }
+
     /// Makes the lists agree with whether the vif at `at` is linked.
     pub(crate) fn list(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };

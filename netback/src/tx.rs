@@ -13,6 +13,12 @@ use xen::io::{Incoming, Piece, Pulled};
 use xen::netif::{Status, Tx, TxFrame, TxPacket, TxResponse, read_tx};
 use xen::ring::{Back, RingIndex, SLOTS};
 
+/// Bytes of a frame whose sender hardly waits for the answer: an acknowledgement, a query.
+const SMALL: u32 = 128;
+
+/// Slots answered of which the client is told at the latest.
+const QUIETLY_MOST: u32 = 32;
+
 /// The TX ring of one client and what is owed to it.
 #[derive(Debug)]
 pub(crate) struct TxPath<M> {
@@ -22,12 +28,16 @@ pub(crate) struct TxPath<M> {
     owed: Box<[TxResponse; SLOTS as usize]>,
     /// How many slots the frame takes that begins at this one; 0 if none in flight does.
     slots: [u8; SLOTS as usize],
+    /// Whether something was answered for which its sender may wait since it was last asked whether it
+    /// wants a signal: a frame of more than [`SMALL`] bytes, or one that was refused.
+    pressing: bool,
 }
 
 impl<M: Memory> TxPath<M> {
     pub(crate) fn new(dom: DomId, ring: Back<Tx, M>) -> Self {
         let none = TxResponse { id: 0, status: Status::NULL };
-        Self { dom, ring, owed: Box::new([none; SLOTS as usize]), slots: [0; SLOTS as usize] }
+        let (owed, slots) = (Box::new([none; SLOTS as usize]), [0; SLOTS as usize]);
+        Self { dom, ring, owed, slots, pressing: false }
     }
 
     pub(crate) fn into_page(self) -> M {
@@ -63,6 +73,7 @@ impl<M: Memory> TxPath<M> {
         let frame = match frame {
             Ok(frame) => frame,
             Err(reason) => {
+                self.pressing = true;
                 for (index, response) in answer.responses(Status::ERROR) {
                     self.ring.answer(index, &response.encode());
                 }
@@ -92,6 +103,7 @@ impl<M: Memory> TxPath<M> {
     pub(crate) fn done(&mut self, frame: &Incoming) {
         let first = RingIndex(frame.token);
         let slots = self.slots.get_mut(first.slot()).map_or(0, core::mem::take);
+        self.pressing |= frame.len > SMALL;
         for index in (0..u32::from(slots)).map(|n| first.plus(n)) {
             if let Some(response) = self.owed.get(index.slot()) {
                 self.ring.answer(index, &response.encode());
@@ -99,9 +111,25 @@ impl<M: Memory> TxPath<M> {
         }
     }
 
-    /// Returns whether the frontend asked to be signalled.
-    pub(crate) fn publish(&mut self) -> bool {
-        self.ring.publish()
+    /// Shows the frontend what was answered.
+    pub(crate) fn show(&mut self) {
+        self.ring.show();
+    }
+
+    /// Whether a signal about what was answered cannot wait for another reason to give one.
+    pub(crate) const fn is_pressing(&self) -> bool {
+        self.pressing || self.ring.unasked() >= QUIETLY_MOST
+    }
+
+    /// Whether something was answered about which it was not asked whether the frontend wants a signal.
+    pub(crate) const fn is_unasked(&self) -> bool {
+        self.ring.unasked() != 0
+    }
+
+    /// Whether the frontend asked to be signalled about what was answered.
+    pub(crate) fn wants_signal(&mut self) -> bool {
+        self.pressing = false;
+        self.ring.wants_signal()
     }
 }
 

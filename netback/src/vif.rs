@@ -3,15 +3,14 @@
 //! In and out: frames and grant copies ([`Device`]). Never: XenStore, or a fault that reaches beyond
 //! this vif: whatever the client's rings hold, the worst is that its own link stops.
 
+use crate::alarm::Alarm;
 use crate::link::{Fault, Link};
 use crate::nodes::VifId;
 use crate::rx::Refused;
 use crate::tx;
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
-use wire::{DropReason, Offload, Port, Takes};
+use wire::{DropReason, Instant, Offload, Port, Takes};
 use xen::hypervisor::{CopyOp, EvtPort, Hypervisor};
 use xen::io::{Device, Head, Incoming, Piece, Pulled, Staged};
 
@@ -20,12 +19,12 @@ pub struct Vif<H: Hypervisor> {
     port: Port,
     id: VifId,
     link: Option<Box<Link<H>>>,
-    /// Set when any vif finds a fault, for who owns them all to look.
-    alarm: Arc<AtomicBool>,
+    /// For who owns them all.
+    alarm: Alarm,
 }
 
 impl<H: Hypervisor> Vif<H> {
-    pub(crate) const fn new(port: Port, id: VifId, alarm: Arc<AtomicBool>) -> Self {
+    pub(crate) const fn new(port: Port, id: VifId, alarm: Alarm) -> Self {
         Self { port, id, link: None, alarm }
     }
 
@@ -77,6 +76,14 @@ impl<H: Hypervisor> Vif<H> {
         self.link.take()
     }
 
+    /// Gives a signal that was kept back for long enough, and says again until when one is.
+    pub(crate) fn signal_late(&mut self, h: &mut H, now: Instant) {
+        let Some(link) = self.sound() else { return };
+        link.signal_late(h, now);
+        let kept = link.quiet_until();
+        kept.into_iter().for_each(|until| self.alarm.keeps_until(until));
+    }
+
     /// The link, unless it is broken.
     fn sound(&mut self) -> Option<&mut Link<H>> {
         self.link.as_deref_mut().filter(|link| link.fault.is_none())
@@ -86,7 +93,7 @@ impl<H: Hypervisor> Vif<H> {
         if let Some(link) = &mut self.link {
             link.fault = Some(fault);
         }
-        self.alarm.store(true, Ordering::Relaxed);
+        self.alarm.raise();
     }
 }
 
@@ -152,8 +159,7 @@ impl<H: Hypervisor> Device<H> for Vif<H> {
     }
 
     fn publish(&mut self, h: &mut H) {
-        if let Some(link) = self.sound() {
-            link.publish(h);
-        }
+        let kept = self.sound().and_then(|link| link.publish(h));
+        kept.into_iter().for_each(|until| self.alarm.keeps_until(until));
     }
 }

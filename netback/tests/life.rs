@@ -184,7 +184,7 @@ fn split_event_channels_are_taken() {
     let manners = Manners { split: true, ..Manners::default() };
     let (peer, port) = m.connected(10, manners);
     assert_eq!(m.back().event_ports().len(), 2);
-    assert!(peer.send(&xen::sim::peer_front::Outgoing::plain(machine::frame(60, 1))));
+    assert!(peer.send(&xen::sim::peer_front::Outgoing::plain(machine::frame(600, 1))));
     m.sim.settle();
     let (frames, _) = m.back().pull_all();
     assert_eq!((frames.len(), frames[0].from), (1, port));

@@ -280,14 +280,18 @@ impl Firewall {
     /// Does what time demands, a bounded part of it; says when to be called again.
     pub fn tick(&mut self, now: Instant, out: &mut Outbox<'_>) -> Option<Instant> {
         self.awake(now);
-        self.ask_for_next_hops(now, out);
+        let mut hops = self.ways.deadline();
+        if hops.is_some_and(|due| due <= now) {
+            self.ask_for_next_hops(now, out);
+            hops = self.ways.deadline();
+        }
         let names = self.ask_for_names(now, out).map(|due| due.min(now + HEARTBEAT));
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         let rules = self.settle(now);
         let nobody = self.say_who_is_missing(now);
         self.send_syslog(now, out);
         let log = self.can_send_syslog().then_some(now);
-        [nat, rules, names, nobody, log, self.ways.deadline()].into_iter().flatten().min()
+        [nat, rules, names, nobody, log, hops].into_iter().flatten().min()
     }
 
     /// A domain that was paused, or whose machine slept, finds its flows as old as it left them.

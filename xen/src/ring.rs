@@ -229,6 +229,8 @@ pub struct Back<L, M> {
     req_seen: RingIndex,
     /// Responses before this one were shown to the peer.
     rsp_published: RingIndex,
+    /// Responses before this one were shown when it was last asked whether the peer wants a signal.
+    asked: RingIndex,
     /// Slots whose response was written and not yet shown.
     answered: [u64; SLOTS as usize / 64],
     layout: PhantomData<fn() -> L>,
@@ -246,6 +248,7 @@ impl<L: Layout, M: Memory> Back<L, M> {
             req_cons: from,
             req_seen: from,
             rsp_published: from,
+            asked: from,
             answered: [0; SLOTS as usize / 64],
             layout: PhantomData,
         };
@@ -329,6 +332,13 @@ impl<L: Layout, M: Memory> Back<L, M> {
     /// asked to be signalled.
     #[must_use = "the peer may be waiting for the signal"]
     pub fn publish(&mut self) -> bool {
+        self.show();
+        self.wants_signal()
+    }
+
+    /// Shows the peer all responses up to the first request that has none yet. It may be waiting for
+    /// the signal: [`wants_signal`](Self::wants_signal) is to be asked soon.
+    pub fn show(&mut self) {
         let old = self.rsp_published;
         let mut new = old;
         // As many at a time as stand in one word.
@@ -342,13 +352,27 @@ impl<L: Layout, M: Memory> Back<L, M> {
             *word &= !shown.unbounded_shl(shift);
             new = new.plus(run);
         }
-        if new == old {
+        if new != old {
+            self.rsp_published = new;
+            self.page.store(RSP_PROD, new.0);
+        }
+    }
+
+    /// Whether the peer wants to be signalled because of the responses shown since this was last asked.
+    /// One that has taken them meanwhile does not.
+    #[must_use = "the peer may be waiting for the signal"]
+    pub fn wants_signal(&mut self) -> bool {
+        let old = core::mem::replace(&mut self.asked, self.rsp_published);
+        if old == self.rsp_published {
             return false;
         }
-        self.rsp_published = new;
-        self.page.store(RSP_PROD, new.0);
         self.page.barrier();
-        passes(old, new, RingIndex(self.page.load(RSP_EVENT)))
+        passes(old, self.rsp_published, RingIndex(self.page.load(RSP_EVENT)))
+    }
+
+    /// Responses shown since that was last asked.
+    pub const fn unasked(&self) -> u32 {
+        self.rsp_published.since(self.asked)
     }
 
     /// Asks to be signalled when `ahead` more requests are there (1: at the next one), and looks
