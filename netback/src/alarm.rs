@@ -4,7 +4,7 @@
 //! vif it was.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use wire::Instant;
 
 /// Never.
@@ -17,13 +17,17 @@ pub(crate) struct Alarm(Arc<Told>);
 #[derive(Debug)]
 struct Told {
     fault: AtomicBool,
-    /// Nanoseconds of the time at which the first of the signals is due that are kept back.
+    /// How many vifs keep a signal back.
+    keeping: AtomicU32,
+    /// Nanoseconds of the time at which the first of these signals is due, or was before it was given.
     due: AtomicU64,
 }
 
 impl Default for Alarm {
     fn default() -> Self {
-        Self(Arc::new(Told { fault: AtomicBool::new(false), due: AtomicU64::new(NEVER) }))
+        let (fault, keeping, due) =
+            (AtomicBool::new(false), AtomicU32::new(0), AtomicU64::new(NEVER));
+        Self(Arc::new(Told { fault, keeping, due }))
     }
 }
 
@@ -38,9 +42,20 @@ impl Alarm {
         self.0.fault.swap(false, Ordering::Relaxed)
     }
 
-    /// A vif keeps a signal back until `at`.
-    pub(crate) fn keeps_until(&self, at: Instant) {
-        self.0.due.fetch_min(at.as_nanos(), Ordering::Relaxed);
+    /// Until when a vif keeps a signal back was `before`, and is `now`.
+    pub(crate) fn keeps(&self, before: Option<Instant>, now: Option<Instant>) {
+        let Told { keeping, due, .. } = &*self.0;
+        match (before, now) {
+            (None, Some(_)) => drop(keeping.fetch_add(1, Ordering::Relaxed)),
+            // Nobody is to be woken for what is given.
+            (Some(_), None) if keeping.fetch_sub(1, Ordering::Relaxed) == 1 => {
+                due.store(NEVER, Ordering::Relaxed);
+            }
+            (Some(_), None | Some(_)) | (None, None) => {}
+        }
+        if let Some(until) = now {
+            due.fetch_min(until.as_nanos(), Ordering::Relaxed);
+        }
     }
 
     /// When the first is to be given, if any is kept back.
@@ -69,11 +84,25 @@ mod tests {
         let vif = alarm.clone();
         assert_eq!(alarm.due(), None);
         for second in [7, 3, 5] {
-            vif.keeps_until(Instant::from_secs(second));
+            vif.keeps(None, Some(Instant::from_secs(second)));
         }
         assert_eq!(alarm.due(), Some(Instant::from_secs(3)));
         let told = [2, 3, 4].map(|second| alarm.is_due(Instant::from_secs(second)));
         assert_eq!((told, alarm.due()), ([false, true, false], None));
+    }
+
+    #[test]
+    fn when_no_signal_is_kept_back_none_is_due() {
+        let (alarm, [first, second]) = (Alarm::default(), [1, 2].map(Instant::from_secs));
+        alarm.keeps(None, Some(first));
+        alarm.keeps(None, Some(second));
+        alarm.keeps(Some(first), None);
+        assert_eq!(alarm.due(), Some(first), "which one it was is not known");
+        alarm.keeps(Some(second), None);
+        assert_eq!(alarm.due(), None);
+        alarm.keeps(None, Some(second));
+        alarm.keeps(Some(second), Some(second));
+        assert_eq!(alarm.due(), Some(second));
     }
 
     #[test]

@@ -169,9 +169,8 @@ impl<H: Hypervisor> Link<H> {
 
     /// Shows the frontend what was answered and signals it where it asked for that. A signal more is
     /// not harmless: Linux delays the event channels of peers that send spurious ones. That its
-    /// acknowledgements are sent is told to a client with what it gets next, or after [`QUIET`]: until
-    /// when it may have to be told is returned.
-    pub(crate) fn publish(&mut self, h: &mut H) -> Option<Instant> {
+    /// acknowledgements are sent is told to a client with what it gets next, or after [`QUIET`].
+    pub(crate) fn publish(&mut self, h: &mut H) {
         self.tx.show();
         let rx = self.rx.publish();
         let together = rx && self.rx_port.is_none();
@@ -185,7 +184,6 @@ impl<H: Hypervisor> Link<H> {
         }
         let first = self.unasked.take();
         self.unasked = self.tx.is_unasked().then(|| first.unwrap_or_else(|| h.now()));
-        self.quiet_until()
     }
 
     /// Signals the frontend if it waits for that, and has waited for [`QUIET`].

@@ -73,15 +73,23 @@ impl<H: Hypervisor> Vif<H> {
     }
 
     pub(crate) fn take_link(&mut self) -> Option<Box<Link<H>>> {
-        self.link.take()
+        let link = self.link.take()?;
+        self.alarm.keeps(link.quiet_until(), None);
+        Some(link)
     }
 
     /// Gives a signal that was kept back for long enough, and says again until when one is.
     pub(crate) fn signal_late(&mut self, h: &mut H, now: Instant) {
+        self.signal(|link| link.signal_late(h, now));
+    }
+
+    /// Says when a signal is due that `act` keeps back or that was before.
+    fn signal(&mut self, act: impl FnOnce(&mut Link<H>)) {
         let Some(link) = self.sound() else { return };
-        link.signal_late(h, now);
-        let kept = link.quiet_until();
-        kept.into_iter().for_each(|until| self.alarm.keeps_until(until));
+        let before = link.quiet_until();
+        act(link);
+        let now = link.quiet_until();
+        self.alarm.keeps(before, now);
     }
 
     /// The link, unless it is broken.
@@ -159,7 +167,6 @@ impl<H: Hypervisor> Device<H> for Vif<H> {
     }
 
     fn publish(&mut self, h: &mut H) {
-        let kept = self.sound().and_then(|link| link.publish(h));
-        kept.into_iter().for_each(|until| self.alarm.keeps_until(until));
+        self.signal(|link| link.publish(h));
     }
 }
