@@ -4,7 +4,7 @@
 //! made or cut. Never: more than a bounded number of looks a second, however often the client changes
 //! its state; more than one job at a time; a write to a directory that is gone.
 
-use crate::life::{Ours, Seen, Step, next};
+use crate::life::{Ours, Seen, Step, hold, next};
 use crate::link::Link;
 use crate::nodes::{self, IDENTITY, Identity, TERMS, VifId};
 use crate::notice::{Notice, Notices};
@@ -22,11 +22,10 @@ use xen::store::{
 };
 use xen::xenbus::XenbusState;
 
-/// How long states 2 and 6 stay readable at least: libxl reads the value some time after the event
-/// and takes no later state for them.
-pub(crate) const HOLD: Duration = Duration::from_millis(150);
 /// How often a frontend is looked at for which XenStore granted no watch.
 const POLL: Duration = Duration::from_secs(1);
+/// When a request is tried again that our own client of XenStore had no room for.
+const NO_ROOM: Duration = Duration::from_millis(150);
 /// When a request that XenStore refused is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// Looks that may follow each other at once, and the distance of those beyond.
@@ -290,15 +289,16 @@ impl<H: Hypervisor> Entry<H> {
         if front == Some(XenbusState::Initialising) && !self.vif.is_linked() {
             self.broken = false;
         }
+        let rested_at = self.since + hold(own);
         let ours = Ours {
             linked: self.vif.is_linked(),
             sound: self.identity.is_some() && !self.broken,
-            rested: cx.now >= self.since + HOLD,
+            rested: cx.now >= rested_at,
         };
         let seen = Seen { own, online, front };
         let step = next(ours, seen);
         if step == Step::Wait && next(Ours { rested: true, ..ours }, seen) != Step::Wait {
-            self.wake_at(self.since + HOLD);
+            self.wake_at(rested_at);
         }
         if step != Step::Forget {
             self.keep_watch(cx);
@@ -473,7 +473,7 @@ impl<H: Hypervisor> Entry<H> {
 
     fn not_submitted<M: Memory>(&mut self, cx: &mut Context<'_, H, M>, error: SubmitError) {
         match error {
-            SubmitError::QueueFull => self.wake_at(cx.now + HOLD),
+            SubmitError::QueueFull => self.wake_at(cx.now + NO_ROOM),
             // Told by the client of XenStore itself, once.
             SubmitError::Broken => {}
             SubmitError::TooLong => {

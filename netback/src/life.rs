@@ -4,6 +4,7 @@
 //! repeated watch events cannot lead astray. Follows Linux' xen-netback (`set_backend_state`) and what
 //! libxl waits for. Never: I/O, time, memory of earlier steps.
 
+use core::time::Duration;
 use xen::xenbus::XenbusState as State;
 
 /// What we know by ourselves.
@@ -13,8 +14,7 @@ pub struct Ours {
     pub linked: bool,
     /// Neither our own directory nor the frontend's part of the bargain has been found broken.
     pub sound: bool,
-    /// Our present state, and whether we are online, have stood for as long as the toolstack may need
-    /// to see it.
+    /// Our present state, and whether we are online, have stood for as long as [`hold`] says.
     pub rested: bool,
 }
 
@@ -48,6 +48,19 @@ pub enum Step {
     Remove,
     /// The directory is gone: drop everything, write nothing.
     Forget,
+}
+
+/// How long a state of ours stays readable at least. libxl reads the value some time after the event,
+/// on a busy dom0 long after, and takes no later state, and no missing directory, for the one it wants.
+/// Then it waits ten seconds for us to remove the directory.
+#[must_use]
+pub const fn hold(own: Option<State>) -> Duration {
+    match own {
+        Some(State::InitWait) => Duration::from_millis(500),
+        Some(State::Closed) => Duration::from_secs(1),
+        // Nobody but a frontend is waited for, which has something to close.
+        _ => Duration::from_millis(150),
+    }
 }
 
 /// The step that brings our end to where the toolstack and the frontend want it.

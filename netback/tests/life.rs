@@ -12,8 +12,10 @@ use xen::sim::peer_front::Manners;
 use xen::sim::xenstored::Caller;
 use xen::xenbus::XenbusState as State;
 
-/// What libxl needs at least to read a state after its event.
-const VISIBLE: Duration = Duration::from_millis(100);
+/// What libxl needs on a busy dom0 to read state 2 after its event.
+const OFFERED: Duration = Duration::from_millis(400);
+/// The same for state 6, after which the directory goes.
+const CLOSED: Duration = Duration::from_millis(900);
 
 fn states(trace: &[(String, Duration)]) -> Vec<&str> {
     trace.iter().map(|(state, _)| state.as_str()).collect()
@@ -47,19 +49,18 @@ fn state_2_stays_readable_on_a_hot_attach() {
     let peer = m.client(10, Manners::default());
     let trace = m.trace(10, || peer.is_up());
     assert_eq!(states(&trace), ["1", "2", "4"]);
-    assert!(trace[1].1 >= VISIBLE, "{trace:?}");
+    assert!(trace[1].1 >= OFFERED, "{trace:?}");
 }
 
 #[test]
-fn an_attach_succeeds_though_the_toolstack_looks_late() {
+fn an_attach_and_a_detach_succeed_though_the_toolstack_looks_late() {
     let m = Machine::new(26);
-    m.xl.set_latency(Duration::from_millis(120));
+    m.xl.set_latency(OFFERED);
     let peer = m.boot(10, 0, Manners::default());
     assert_eq!(m.xl.finish(m.attach(10, 0)), Ok(()));
     m.wait("connection", || peer.is_up());
-    let start = m.sim.now();
+    m.xl.set_latency(CLOSED);
     assert_eq!(m.detach(10, 0), Ok(()));
-    assert!(m.sim.now().since(start) < Duration::from_secs(1));
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn a_detach_shows_5_then_6_for_a_while_and_then_removes_the_directory() {
     let _ = m.xl.detach(&spec(10, 0));
     let trace = m.trace(10, || m.state(10, 0).is_empty());
     assert_eq!(states(&trace), ["5", "6", ""]);
-    assert!(trace[1].1 >= VISIBLE, "{trace:?}");
+    assert!(trace[1].1 >= CLOSED, "{trace:?}");
     assert!(m.xs.value(&back_dir(10, 0)).is_none());
     assert_eq!(m.back().notices.last(), Some(&Notice::Down { port }));
     assert!(m.back().netback.vif(port).is_none());
@@ -96,7 +97,7 @@ fn a_frontend_that_does_not_react_makes_a_detach_no_longer_than_the_holds() {
     peer.behave(Manners { follows_backend: false, ..Manners::default() });
     let start = m.sim.now();
     assert_eq!(m.detach(10, 0), Ok(()));
-    assert!(m.sim.now().since(start) < Duration::from_secs(1));
+    assert!(m.sim.now().since(start) < Duration::from_secs(2));
 }
 
 #[test]
@@ -334,7 +335,7 @@ fn a_client_flipping_states_does_not_keep_another_from_attaching() {
     m.attach(11, 0);
     let start = m.sim.now();
     let states = [State::Closing, State::Closed, State::Initialising, State::Connected];
-    for n in 0..3_000 {
+    for n in 0..8_000 {
         flipper.write_state(states[n % 4]);
         m.run(Duration::from_micros(100));
     }
@@ -357,7 +358,7 @@ fn a_client_that_lies_over_and_over_fills_one_line_a_second_at_most() {
         m.wait("our offer", || m.state(10, 0) == "2");
     }
     let told = m.problems().len();
-    assert!(lies > 12 && (2..=6).contains(&told), "{lies} lies, {told} lines");
+    assert!(lies > 6 && (2..=6).contains(&told), "{lies} lies, {told} lines");
 }
 
 #[test]

@@ -113,6 +113,13 @@ pub enum Condition {
         /// Absolute XenStore path.
         path: String,
     },
+    /// A XenStore node has this value, or is gone after it had (dom0 only).
+    XsEnds {
+        /// Absolute XenStore path.
+        path: String,
+        /// The last value awaited.
+        value: String,
+    },
     /// A file, from `offset` on, contains a text.
     FileHas {
         /// Absolute path.
@@ -146,6 +153,7 @@ impl std::fmt::Display for Condition {
         match self {
             Self::XsIs { path, value } => write!(f, "XenStore {path} = {value:?}"),
             Self::XsGone { path } => write!(f, "XenStore {path} gone"),
+            Self::XsEnds { path, value } => write!(f, "XenStore {path} = {value:?} or gone"),
             Self::FileHas { path, text, .. } => write!(f, "{text:?} in {path}"),
             Self::Exists { path } => write!(f, "{path} to appear"),
             Self::Absent { path } => write!(f, "{path} to disappear"),

@@ -42,6 +42,10 @@ fn look(condition: &Condition) -> Result<(), String> {
             Ok(seen) => Err(format!("{seen:?}")),
             Err(_) => Ok(()),
         },
+        Condition::XsEnds { path, value } => match store::read(path) {
+            Ok(seen) if seen != *value => Err(format!("{seen:?}")),
+            Ok(_) | Err(_) => Ok(()),
+        },
         Condition::FileHas { path, offset, text } => match read_from(path, *offset) {
             Ok(seen) if seen.contains(text) => Ok(()),
             Ok(seen) => Err(format!("…{}", tail(&seen, 300))),

@@ -135,7 +135,8 @@ impl Xen {
     }
 
     /// Takes a guest's interface away. `xl` gives up after ten seconds, in which a busy host may have run
-    /// none of the domains: if the backend lets go after that, `xl` is asked once more.
+    /// none of the domains, and when it looks at the backend's directory only after that is gone: if the
+    /// backend let go, `xl` is asked once more.
     ///
     /// # Errors
     /// When the backend does not let go.
@@ -148,7 +149,8 @@ impl Xen {
         eprintln!("  xl gave up detaching from {name}: waiting for the backend");
         let front = format!("/local/domain/{}/device/vif/{handle}", self.find(name)?.id);
         let back = self.read(&format!("{front}/backend"))?;
-        self.wait_for(&format!("{back}/state"), "6", DEADLINE).context(error.to_string())?;
+        let closed = Condition::XsEnds { path: format!("{back}/state"), value: "6".into() };
+        self.dom0.wait(closed, DEADLINE).context(error.to_string())?;
         detach()
     }
 
