@@ -3,6 +3,7 @@
 //! In: images and a memory size. Out: a [`Machine`] whose agent has greeted. Has no network
 //! at all. Dropping it ends QEMU, by its own process id.
 
+use crate::config::Mode;
 use crate::error::{Context as _, Error, Result};
 use crate::host::Layout;
 use crate::image::{self, Images};
@@ -60,11 +61,12 @@ impl Machine {
     /// # Errors
     /// When QEMU does not start or dom0 does not answer; carries the console's last lines.
     ///
-    /// `files` are put into dom0: the path there, and the path here.
+    /// `files` are put into dom0: the path there, and the path here. `mode` is that of the firewall.
     pub(crate) fn start(
         layout: &Layout,
         images: &Images,
         files: &[(String, PathBuf)],
+        mode: Mode,
         options: Options,
     ) -> Result<Self> {
         forget_ended(&layout.cache())?;
@@ -77,7 +79,7 @@ impl Machine {
 
         let log = File::create(directory.join("qemu.log"))?;
         let mut qemu = Command::new("qemu-system-x86_64")
-            .args(arguments(images, options))
+            .args(arguments(images, mode, options))
             .current_dir(&directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -156,8 +158,11 @@ fn forget_ended(cache: &Path) -> Result<()> {
 /// QEMU's arguments. Without -smap,-smep a PV dom0 dies at once, without -monitor and cpuidle=0
 /// Xen faults in mwait; EPYC has the SVM that PVH guests need, emulated. Without -avx and eager-fpu
 /// programs in guests crash or compare strings wrongly now and then: the emulator's AVX does not go
-/// together with registers that are switched late.
-fn arguments(images: &Images, options: Options) -> Vec<String> {
+/// together with registers that are switched late. With a thread for each processor the emulated SVM
+/// ends a PVH guest now and then: the guest faults for no reason at the first instruction after VMRUN,
+/// or the hypervisor's registers stand in its VMCB, and Xen reports a triple fault. Seen with QEMU 7.2
+/// and 10.0, never where one thread takes turns.
+fn arguments(images: &Images, mode: Mode, options: Options) -> Vec<String> {
     let shell = if options.keep { " tidegate.shell" } else { "" };
     let kernel = images.kernel.display();
     let modules = format!("{kernel} console=hvc0 earlyprintk=xen panic=-1 quiet{shell},dom0.cpio");
@@ -165,8 +170,12 @@ fn arguments(images: &Images, options: Options) -> Vec<String> {
         "console=com1 com1=115200 loglvl=warning guest_loglvl=all cpuidle=0 \
          spec-ctrl=eager-fpu dom0_mem={DOM0_MIB}M"
     );
+    let accelerator = match mode {
+        Mode::Pv => "tcg",
+        Mode::Pvh => "tcg,thread=single",
+    };
     let words = [
-        "-accel tcg -cpu EPYC,-smap,-smep,-monitor,-avx,-avx2,-fma,-f16c -no-reboot",
+        "-cpu EPYC,-smap,-smep,-monitor,-avx,-avx2,-fma,-f16c -no-reboot",
         "-display none -monitor none -net none -pidfile qemu.pid",
         "-chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=xen.log",
         "-serial chardev:console",
@@ -177,6 +186,7 @@ fn arguments(images: &Images, options: Options) -> Vec<String> {
         words.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
     let kernel = images.xen.display().to_string();
     for (name, value) in [
+        ("-accel", accelerator.to_owned()),
         ("-smp", options.cpus.to_string()),
         ("-m", MACHINE_MIB.to_string()),
         ("-kernel", kernel),

@@ -104,7 +104,7 @@ impl World {
         }
         let images = step("prepare Xen and Linux", || image::provide(layout))?;
         let machine =
-            step("boot Xen and dom0", || Machine::start(layout, &images, &files, options))?;
+            step("boot Xen and dom0", || Machine::start(layout, &images, &files, mode, options))?;
         let xen = Xen::new(machine);
         let mut world =
             Self { xen, firewall, mode, firewall_boot: Duration::ZERO, clients: Vec::new() };
