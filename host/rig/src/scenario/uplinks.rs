@@ -1,7 +1,7 @@
 //! What befalls an uplink on a real machine: another index, another backend domain, which is paused and
 //! dies; and a second uplink beside it. The clients' interfaces are not touched by any of it.
 
-use super::Where::Tidegate;
+use super::Where::{Kernel, Tidegate};
 use super::devices::move_to;
 use super::lifecycle::{SPARE, SPARE_IP, spare_config};
 use super::load::tool;
@@ -28,7 +28,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario(
         "two-uplinks",
         "each server is reached by its own uplink, and one goes and comes beside the other",
-        Tidegate,
+        Kernel,
         two_uplinks,
     ),
 ];
