@@ -82,7 +82,10 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
             }
             What::Unknown => {
                 let message = "the rules from here on are too tangled to be analysed";
-                report.find(Level::Note, "too-tangled", message, span, "");
+                let label = "what is odd about them is not known";
+                report.find(Level::Warning, "too-tangled", message, span, label).help(
+                    "they are obeyed; fewer ranges in each, or blocks for VMs, untangle them",
+                );
             }
         }
     }

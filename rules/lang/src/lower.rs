@@ -9,8 +9,8 @@ use crate::names::{Names, Places, addresses_of};
 use crate::{Source, Span};
 use blocks::{Blocks, Placed};
 use rules::{
-    AddrSet, DnsRedirect, Family, Forward, HOSTS_MAX, HostName, HostSet, Parts, Policy, Uplink, Vm,
-    Zone,
+    AddrSet, DnsRedirect, Family, Forward, HOSTS_MAX, HostName, HostSet, Invalid, Parts, Policy,
+    Uplink, Vm, Zone,
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -59,7 +59,11 @@ pub(crate) fn lower(
         Ok(policy) => Some(Lowered { policy, spans, forwards }),
         Err(why) => {
             let start = Span { start: 0, end: 0 };
-            report.error("invalid", format!("this file makes no policy: {why}"), start, "");
+            let message = format!("this file makes no policy: {why}");
+            let more = report.error("invalid", message, start, "");
+            if why == Invalid::Name {
+                more.help("the log speaks of the policy by the name of its file: rename it");
+            }
             None
         }
     }

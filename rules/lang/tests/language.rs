@@ -162,8 +162,22 @@ fn what_no_kernel_takes_is_refused() {
     let routes = |n: u8| (0..n).map(|n| format!("route 10.0.{n}.0/24 via 192.0.2.1\n")).collect();
     let text = |n| [HEAD, &routes(n) as &String].concat();
     assert!(compile("x", &text(64)).is_ok());
-    let why = "error[invalid]: this file makes no policy: ";
+    let why = "error[too-many]: a policy has 64 routes at most";
     assert!(refused("x", &text(65)).starts_with(why), "{}", refused("x", &text(65)));
+    let all =
+        |one: &dyn Fn(u16) -> String, n: u16| [HEAD, &(0..n).map(one).collect::<String>()].concat();
+    let sources =
+        |n: u16| format!("nat clients -> uplink snat udp from work:{} to 192.0.2.7\n", n + 1);
+    let outside = |n: u16| format!("192.0.{}.{}", 8 + n / 250, 1 + n % 250);
+    let pairs = |n: u16| {
+        let inside = format!("10.138.{}.{}", n / 250, 1 + n % 250);
+        format!("nat clients -> uplink one-to-one {inside} to {}\n", outside(n))
+    };
+    let ports = |n: u16| format!("nat uplink -> clients dnat tcp {} to 10.137.0.10\n", n + 1);
+    for one in [&sources as &dyn Fn(u16) -> String, &pairs, &ports] {
+        let told = |n| compile("x", &all(one, n)).err().map(|found| found[0].code);
+        assert_eq!((told(1024), told(1025)), (None, Some("too-many")), "{}", one(0));
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::Span;
 use crate::ast::{self, End, Host, How, Nat};
 use crate::names::misplaced;
 use rules::{
-    AddrSet, Block, Forward, OneToOne, PortSet, Route, Services, Source, Syslog, Then, Uplink,
-    What, Zone,
+    AddrSet, Block, Forward, OneToOne, PortSet, ROUTES_MAX, Route, SERVICES_MAX, Services, Source,
+    Syslog, Then, Uplink, What, Zone,
 };
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -42,12 +42,13 @@ impl Lower<'_, '_> {
                 }
                 How::Snat { proto, from, to } => {
                     let sources = self.snat(uplink, *proto, from, to);
-                    for source in &sources {
+                    for source in sources {
                         let key = format!("{uplink} {} {:?}", source.inside, source.socket);
                         self.said(&mut said, key, nat.span);
                         self.answered_on(uplink, source.external, to.span);
+                        services.sources.push(source);
+                        self.room((services.sources.len(), SERVICES_MAX), "sources", nat.span);
                     }
-                    services.sources.extend(sources);
                 }
                 How::OneToOne { inside, external } => {
                     if let Some(pair) = self.one_to_one(uplink, inside, external) {
@@ -56,6 +57,7 @@ impl Lower<'_, '_> {
                         }
                         self.answered_on(uplink, pair.external, external.span);
                         services.one_to_one.push(pair);
+                        self.room((services.one_to_one.len(), SERVICES_MAX), "pairs", nat.span);
                     }
                 }
                 How::Dnat { forward, from } => {
@@ -77,6 +79,7 @@ impl Lower<'_, '_> {
                 uplink,
                 via: route.via,
             });
+            self.room((services.routes.len(), ROUTES_MAX), "routes", route.span);
         }
         for &ast::Syslog { to, port, accepted, refused, span } in &file.syslogs {
             self.said(&mut said, "syslog".to_owned(), span);
@@ -106,6 +109,14 @@ impl Lower<'_, '_> {
             said.insert(what, span);
         }
         first.is_none()
+    }
+
+    /// Refuses the first for which a kernel has no room, when that has been added.
+    fn room(&mut self, (count, most): (usize, usize), what: &str, span: Span) {
+        if count == most.saturating_add(1) {
+            let message = format!("a policy has {most} {what} at most");
+            self.report.error("too-many", message, span, "one too many");
+        }
     }
 
     /// Notes that `addr` is answered for on `uplink`, and so on no other.
@@ -349,6 +360,7 @@ impl Lower<'_, '_> {
             return;
         }
         self.forwards.push((new, span));
+        self.room((self.forwards.len(), SERVICES_MAX), "forwarded ports", span);
     }
 
     /// An untranslated address of a client would never be answered: the uplink does not know it.
