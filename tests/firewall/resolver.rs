@@ -201,7 +201,13 @@ impl World {
 
     /// The queries that the firewall sends of its own accord now: to whom, from which port, and what.
     pub fn own_queries(&mut self) -> Vec<Ask> {
-        self.tick().iter().filter_map(|(port, frame)| Ask::read(*port, frame)).collect()
+        let sent = self.tick();
+        let ours = |(port, frame): &(Port, Vec<u8>)| {
+            let ask = Ask::read(frame)?;
+            assert!(*port == UPLINK && [us(), us6()].contains(&packet(frame).src));
+            Some(ask)
+        };
+        sent.iter().filter_map(ours).collect()
     }
 }
 
@@ -217,11 +223,10 @@ pub struct Ask {
 }
 
 impl Ask {
-    fn read(port: Port, frame: &[u8]) -> Option<Self> {
+    pub fn read(frame: &[u8]) -> Option<Self> {
         let sent = packet(frame);
         let Transport::Udp(udp) = sent.transport else { return None };
-        assert_eq!((port, udp.dport), (UPLINK, 53));
-        assert!([us(), us6()].contains(&sent.src));
+        assert_eq!(udp.dport, 53);
         let message = &sent.l4_bytes()[8..];
         let end = 12 + message[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
         assert_eq!(message[2..8], [1, 0, 0, 1, 0, 0], "recursion is desired, one question");

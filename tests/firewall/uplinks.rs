@@ -4,12 +4,15 @@
 use crate::answers::arp_request;
 use crate::common::{Kind, Spec, packet};
 use crate::fragments::cut;
+use crate::own::commit;
+use crate::resolver::{A, Ask, HOST, Message, address};
 use crate::world::{
     PERSONAL, PERSONAL_MAC, UPLINK, UPLINK_MAC, WORK, WORK_MAC, World, config_of, from_work,
-    from_world, ip, personal, us, web, work,
+    from_world, ip, personal, us, us6, web, web6, work,
 };
 use crate::zones::{LAB, LAB_MAC, bench, from_lab, lab, left, two_uplinks};
 use std::net::IpAddr;
+use std::time::Duration;
 use tidegate::firewall::{Link, Network, Site};
 use wire::{DropReason, Mac, Port, TcpFlags, Tuple, Uplink, Verdict};
 
@@ -240,6 +243,82 @@ fn lines_of_the_log_leave_by_the_way_to_their_receiver() {
     let [(LAB, line)] = &fate.replies[..] else { panic!("{:?}", fate.replies) };
     let line = packet(line);
     assert_eq!((line.src, line.dst, line.eth_src), (lab(), ip("10.9.3.3"), LAB_MAC));
+}
+
+/// Names for which resolvers are asked: one of the policy for `work`, and one of `personal`'s own rules.
+const NAMED: &str = "route 10.9.0.0/16 on lab
+    route 10.8.0.0/16 via 10.9.0.8 on lab
+    route fd0a::/64 on lab
+    policy work -> uplink { accept tcp 443 to host www.example.org; reject }
+    policy clients -> uplink { qubes }
+";
+
+/// A query of our own: by which uplink it left, between which Ethernet addresses, and from which of ours.
+type Left = (Ask, (Port, (Mac, Mac), IpAddr));
+
+fn asked(world: &mut World) -> Vec<Left> {
+    let sent = world.tick();
+    let read = |(by, frame): &(Port, Vec<u8>)| {
+        let sent = packet(frame);
+        Some((Ask::read(frame)?, (*by, (sent.eth_src, sent.eth_dst), sent.src)))
+    };
+    sent.iter().filter_map(read).collect()
+}
+
+/// The right answer to `ask`, sent by the uplink `by` to our address `own`.
+fn resolved(world: &mut World, ask: &Ask, (by, own): (Port, IpAddr)) -> DropReason {
+    let addr = if ask.kind == A { web() } else { web6() };
+    let answers = vec![address(HOST, addr)];
+    let message = Message { flags: 0x8180, answers, ..Message::query(ask.id, HOST, ask.kind) };
+    let told = Spec::udp((ask.to, 53), (own, ask.port)).payload(&message.bytes());
+    let frame = if by == LAB { from_lab(told) } else { from_world(told) };
+    let Verdict::Drop(reason) = world.send(by, &frame).verdict else { panic!("{by:?} {own}") };
+    reason
+}
+
+#[test]
+fn our_own_queries_leave_by_the_way_to_their_resolver_and_are_answered_by_that_way_alone() {
+    let (hop, lab6) = (Mac([2, 0, 0, 0, 0, 8]), ip("fd0a::1"));
+    let near = (ip("9.9.9.9"), (UPLINK, (UPLINK_MAC, Mac::BACKEND), us()));
+    let far = (ip("10.8.3.3"), (LAB, (LAB_MAC, hop), lab()));
+    let far6 = (ip("fd0a::53"), (LAB, (LAB_MAC, Mac::BACKEND), lab6));
+    let others = [UPLINK, LAB].map(|by| [us(), lab(), us6(), lab6].map(|own| (by, own)));
+    // The first is asked at once, the second when the first is silent.
+    for resolvers in [[far, near], [near, far], [far6, near]] {
+        for (asked_first, (real, way)) in [true, false].into_iter().zip(resolvers) {
+            let reals = resolvers.map(|(real, _)| real.to_string()).join(", ");
+            let virtuals = if reals.contains(':') { ", fd09::53" } else { "" };
+            let redirect = format!("redirect dns 10.139.1.1{virtuals} to {reals}");
+            let mut world = two_uplinks(&format!("{NAMED}{redirect}"));
+            for (mac, sender) in [(hop, ip("10.9.0.8")), (Mac([2; 6]), ip("10.9.0.254"))] {
+                world.send(LAB, &arp_request(mac, sender, lab()));
+            }
+            let own = format!("action=accept dsthost={HOST} proto=tcp");
+            assert!(commit(&mut world, personal(), &[&own]));
+            let mut asks = asked(&mut world);
+            if !asked_first {
+                world.now = world.now + Duration::from_secs(2);
+                asks = asked(&mut world);
+            }
+            assert_eq!(asks.len(), 3, "each address of a client for itself: {asks:?}");
+            let right = (way.0, way.2);
+            for (ask, left) in &asks {
+                assert_eq!((ask.to, *left), (real, way));
+                let fits = |(_, own): &&(Port, IpAddr)| own.is_ipv4() == real.is_ipv4();
+                for astray in others.iter().flatten().filter(fits).filter(|it| **it != right) {
+                    let reason = resolved(&mut world, ask, *astray);
+                    assert_eq!(reason, DropReason::Unsolicited, "{astray:?}");
+                }
+            }
+            assert!(!world.reaches(web()) && !world.reaches(web6()));
+            assert!(!world.personal_reaches(web()));
+            for (ask, _) in &asks {
+                assert_eq!(resolved(&mut world, ask, right), DropReason::Answered);
+            }
+            assert!(world.reaches(web()) && world.reaches(web6()));
+            assert!(world.personal_reaches(web()));
+        }
+    }
 }
 
 #[test]
