@@ -49,7 +49,7 @@ pub(crate) fn print((old, new): (&Path, &Path), found: &Difference) {
 fn value(found: &Difference, same: bool) -> serde_json::Value {
     let changes = found.changes.iter().map(|change| {
         json!({
-            "packet": change.packet.packet.to_string(),
+            "packet": crate::packet_text(&change.packet.packet),
             "from": change.packet.packet.from.to_string(),
             "to": change.packet.packet.to.to_string(),
             "hosts": crate::hosts(&change.packet),

@@ -83,7 +83,7 @@ fn value(one: &Explanation, outcome: Option<String>) -> Value {
         .iter()
         .map(|(passed, condition)| json!({ "rule": rule(passed), "because": why(*condition) }));
     json!({
-        "packet": one.packet.to_string(),
+        "packet": crate::packet_text(&one.packet),
         "from": one.packet.from.to_string(),
         "to": one.packet.to.to_string(),
         "sent_to": one.is_led_on().then(|| one.sent.to_string()),

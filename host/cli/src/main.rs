@@ -355,6 +355,11 @@ fn rule(named: &Named) -> Value {
     json!({ "line": named.line, "text": named.text, "does": named.does })
 }
 
+/// A packet with what rules look at in its header, for programs.
+fn packet_text(packet: &rules::Query) -> String {
+    format!("{packet}{}", packet.header)
+}
+
 /// The host names an example takes to stand for its destination.
 fn hosts(example: &lang::Example) -> Vec<&str> {
     example.hosts.iter().map(rules::HostName::as_str).collect()

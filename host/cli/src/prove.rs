@@ -18,7 +18,7 @@ pub(crate) fn run(file: &Path, claim: &str, json: bool) -> Result<bool, Unusable
             Proof::Fails(shown) => (Some(&shown.0), Some(rule(&shown.1))),
             Proof::Holds | Proof::Nothing | Proof::Unknown => (None, None),
         };
-        let packet = example.map(|example| example.packet.to_string());
+        let packet = example.map(|example| crate::packet_text(&example.packet));
         let hosts = example.map(crate::hosts);
         let answer = answer(&proof);
         let told = json!({

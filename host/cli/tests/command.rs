@@ -166,6 +166,36 @@ fn diff_shows_a_packet_for_each_change() {
     assert_eq!(report["changes"][0]["old"]["does"], "accept");
 }
 
+/// Without them the packet would be another, of which the answer is not true.
+#[test]
+fn a_packet_that_is_shown_has_the_header_that_rules_look_at() {
+    let with = |rules: &str| {
+        format!(
+            "zone a = netback\nzone b = netfront 0\nnat a -> b masquerade\n\
+             policy a -> b {{ {rules}; drop }}\n"
+        )
+    };
+    let keeps = file("keeps.tide", &with("accept tcp ttl 1-3 state established"));
+    let none = file("none.tide", &with("drop udp"));
+    let (keeps, none) = (keeps.to_str().unwrap(), none.to_str().unwrap());
+    let header = ", state established, ttl 1";
+    let (_, out, _) = run(&["prove", keeps, "a cannot reach b"]);
+    assert!(out.contains(&format!(":443{header}\n")), "{out}");
+    let (_, out, _) = run(&["diff", keeps, none]);
+    assert!(out.contains(&format!(":443{header}\n")), "{out}");
+    let packet = "a -> b tcp from 10.137.0.10 to 192.0.2.1:443 state established ttl 1";
+    let (_, out, _) = run(&["explain", keeps, packet]);
+    assert!(out.contains(&format!(":443{header}\n")), "{out}");
+    let claim = "a cannot reach b";
+    for told in [
+        &json(&["prove", "--json", keeps, claim]).1["packet"],
+        &json(&["diff", "--json", keeps, none]).1["changes"][0]["packet"],
+        &json(&["explain", "--json", keeps, packet]).1["packets"][0]["packet"],
+    ] {
+        assert!(told.as_str().is_some_and(|told| told.ends_with(header)), "{told}");
+    }
+}
+
 #[test]
 fn test_runs_each_expectation() {
     let (code, out, _) = run(&["test", LAPTOP, OPEN]);

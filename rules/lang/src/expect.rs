@@ -9,7 +9,6 @@ use crate::analysis::uplinks;
 use crate::analysis::witness::Example;
 use crate::ast::{End, Expect, Host, Packet, Pair, Proto, Wanted, When};
 use crate::diagnostic::Report;
-use crate::lint::described;
 use crate::model::Model;
 use crate::names::{Names, misplaced};
 use crate::questions::Sent;
@@ -338,8 +337,7 @@ impl Checker<'_, '_> {
         }
         let Decision { action, .. } = decision;
         let example = Example { packet: asked.packet, hosts: asked.host.iter().cloned().collect() };
-        let message =
-            format!("expected {}, but it is {action}: {}", expect.wanted, described(&example));
+        let message = format!("expected {}, but it is {action}: {example}", expect.wanted);
         let more = self.report.error("expect-failed", message, expect.span, "");
         match decided {
             Some(span) => more.see(span, "this rule decided"),

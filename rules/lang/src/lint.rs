@@ -46,7 +46,7 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
                 let message = "this rule changes nothing";
                 let label = "without it, the same would happen";
                 let more = report.find(Level::Warning, "redundant", message, span, label);
-                let more = more.example(described(&packet));
+                let more = more.example(packet.to_string());
                 reasons(&by, more, "because this rule would do it");
             }
             What::WiderThanQubes { qubes, packet } => {
@@ -56,7 +56,7 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
                     Some(span) => more.see(span, "here they would have been asked"),
                     None => more,
                 };
-                more.example(described(&packet));
+                more.example(packet.to_string());
             }
             What::Conflict { before, packet } => {
                 let message =
@@ -66,7 +66,7 @@ pub(crate) fn lint(model: &Model<'_>, report: &mut Report) {
                     Some(span) => more.see(span, "this one decides about packets of both"),
                     None => more,
                 };
-                more.example(described(&packet));
+                more.example(packet.to_string());
             }
             What::NoWay => {
                 let message = "this rule is never asked about the packets it speaks of";
@@ -161,13 +161,8 @@ fn refused_forwards(model: &Model<'_>, report: &mut Report) {
                 more.help(format!("no block `policy {from} -> {to}` accepts it"))
             }
         };
-        more.example(described(&packet));
+        more.example(packet.to_string());
     }
-}
-
-/// A packet with all that makes it special.
-pub(crate) fn described(example: &Example) -> String {
-    format!("{example}{}", example.packet.header)
 }
 
 fn covered(
@@ -184,7 +179,7 @@ fn covered(
         ("shadowed", "this rule never decides: earlier ones take all its packets")
     };
     let mut more = report.find(Level::Warning, code, message, span, "");
-    more = more.example(described(packet));
+    more = more.example(packet.to_string());
     if settled.vms {
         more = more.help(
             "the address of a `vm` is that of a client: flows to it do not leave by the uplink",

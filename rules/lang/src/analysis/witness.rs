@@ -29,7 +29,8 @@ pub struct Example {
 impl fmt::Display for Example {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.packet.fmt(f)?;
-        if_at(f, &self.hosts, self.packet.dst)
+        if_at(f, &self.hosts, self.packet.dst)?;
+        self.packet.header.fmt(f)
     }
 }
 
