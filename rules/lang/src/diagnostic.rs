@@ -1,6 +1,7 @@
 //! What is to be said about a policy: what it is, where, what it has to do with another place, and
 //! what to write instead.
 
+use crate::lex::shown;
 use crate::{Place, Source, Span};
 use annotate_snippets::{AnnotationKind, Level as Title, Renderer, Snippet};
 use std::sync::Arc;
@@ -83,8 +84,9 @@ impl Diagnostic {
             annotation.label(text)
         };
         let others = self.secondary.iter().map(|l| label(AnnotationKind::Context, l));
+        let path: String = self.source.name().chars().flat_map(shown).collect();
         let snippet = Snippet::source(self.source.text())
-            .path(self.source.name())
+            .path(path)
             .annotation(label(AnnotationKind::Primary, &self.primary))
             .annotations(others);
         let level = match self.level {

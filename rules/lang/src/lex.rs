@@ -95,7 +95,7 @@ fn strange(piece: &str, span: Span, report: &mut Report) {
 }
 
 /// A character as a message may show it: what is not printable is escaped.
-fn shown(c: char) -> impl Iterator<Item = char> {
+pub(crate) fn shown(c: char) -> impl Iterator<Item = char> {
     let (plain, escaped) = match c {
         '"' | '\'' => (Some(c), None),
         _ => (None, Some(c.escape_debug())),
