@@ -102,7 +102,7 @@ impl Neighbours {
         let fresh = tuple(Proto::Udp, inside(slot), 2000 + second % 1000, remote(second), 4000);
         let sent = self.send(world, "talk", fresh, slot, &udp());
         self.answered(world, "talk", slot, sent, &udp());
-        let query = tuple(Proto::Udp, inside(slot), 5000 + second % 1000, remote(2), 53);
+        let query = tuple(Proto::Udp, inside(slot), 5000 + second, remote(2), 53);
         let sent = self.send(world, "ask", query, slot, &udp());
         self.answered(world, "ask", slot, sent, &udp());
         if second.is_multiple_of(5) {
@@ -110,7 +110,7 @@ impl Neighbours {
             let sent = self.send(world, "ping", ping, slot, &echo(false));
             self.answered(world, "ping", slot, sent, &echo(true));
         }
-        let short = tuple(Proto::Tcp, inside(slot), 10_000 + second % 1000, remote(4), 443);
+        let short = tuple(Proto::Tcp, inside(slot), 10_000 + second, remote(4), 443);
         let sent = self.send(world, "fetch", short, slot, &segment(SYN, 1, 0, 0));
         self.answered(world, "fetch", slot, sent, &segment(SYN_ACK, 1, 2, 0));
         self.send(world, "fetch", short, slot, &segment(FIN_ACK, 2, 2, 0));
