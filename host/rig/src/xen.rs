@@ -141,14 +141,14 @@ impl Xen {
     /// # Errors
     /// When the backend does not let go.
     pub fn network_detach(&self, name: &str, handle: u32) -> Result<()> {
+        let front = format!("/local/domain/{}/device/vif/{handle}", self.find(name)?.id);
+        let back = self.read(&format!("{front}/backend"))?;
         let detach = || self.xl(&["network-detach", name, &handle.to_string()]).map(drop);
         let Err(error) = detach() else { return Ok(()) };
         if !error.to_string().contains("unable to remove device") {
             return Err(error);
         }
         eprintln!("  xl gave up detaching from {name}: waiting for the backend");
-        let front = format!("/local/domain/{}/device/vif/{handle}", self.find(name)?.id);
-        let back = self.read(&format!("{front}/backend"))?;
         let closed = Condition::XsEnds { path: format!("{back}/state"), value: "6".into() };
         self.dom0.wait(closed, DEADLINE).context(error.to_string())?;
         detach()
