@@ -19,9 +19,7 @@ use core::arch::asm;
 use core::hint::black_box;
 use core::time::Duration;
 use xen::conformance::rows;
-use xen::hypervisor::{
-    CopyEnd, CopyOp, DomId, GrantStatus, Hypervisor, Memory, PAGE_SIZE, Page, Shutdown,
-};
+use xen::hypervisor::{CopyEnd, CopyOp, DomId, Hypervisor, Memory, PAGE_SIZE, Page, Shutdown};
 use xen::raw::abi::nr;
 use xen::raw::{Xen, call};
 
@@ -171,14 +169,7 @@ fn private(xen: &mut Xen) -> Result<(), Wrong> {
     same("zeroed", private.as_ref().iter().any(|byte| *byte != 0), false)?;
     let page = xen.page().map_err(failed("page"))?;
     page.write(0, &[7; PAGE_SIZE]);
-    let op = |i| CopyOp {
-        src: CopyEnd::Page(page.frame()),
-        src_offset: 0,
-        dst: CopyEnd::Private(i),
-        dst_offset: 0,
-        len: 4096,
-        status: GrantStatus::OKAY,
-    };
+    let op = |i| CopyOp::new(CopyEnd::Page(page.frame()), 0, CopyEnd::Private(i), 0, 4096);
     private.as_mut().fill(1);
     xen.copy(&mut private, &mut [op(1)]).map_err(failed("copy"))?;
     let ones = private.as_ref().chunks(PAGE_SIZE).map(|p| p.iter().all(|b| *b == 1));

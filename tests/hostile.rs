@@ -152,7 +152,7 @@ fn rewrite(sim: &Sim, touch: &Touch, bytes: &mut [u8]) {
 fn taken_back(sim: Sim) -> impl FnMut(DomId, &CopyOp) -> Option<GrantStatus> {
     move |_, op| {
         let its = |end| matches!(end, CopyEnd::Grant { dom, .. } if dom == EVIL);
-        let now = (its(op.src) || its(op.dst)) && sim.random(30) == 0;
+        let now = (its(op.src()) || its(op.dst())) && sim.random(30) == 0;
         now.then_some(GrantStatus::GENERAL_ERROR)
     }
 }

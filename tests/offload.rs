@@ -297,7 +297,7 @@ fn a_body_that_cannot_be_read_to_be_summed_is_never_sent() {
     assert_eq!(at_uplink(&machine).len(), 4);
     // Heads are read, bodies are not: where the body should be stands the one before.
     machine.sim.on_copy(|dom, op| {
-        let body = matches!(op.dst, CopyEnd::Private(_)) && op.len > 256;
+        let body = matches!(op.dst(), CopyEnd::Private(_)) && op.len() > 256;
         (dom == TIDEGATE && body).then_some(GrantStatus::BAD_GNTREF)
     });
     assert!(client.peer.send(&flow.upload(&[2; 5000], gso(false, MSS))));

@@ -9,9 +9,9 @@ use crate::link::Fault;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use wire::{DropReason, Offload, Takes};
-use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Memory, PAGE_SIZE};
+use xen::hypervisor::{CopyEnd, CopyOp, DomId, Memory, PAGE_SIZE};
 use xen::io::{Head, Piece, Staged, all_okay};
-use xen::layout::{self, Packing, Part};
+use xen::layout::{self, Cuts, Packing};
 use xen::netif::{Extra, Rx, RxFlags, RxRequest, RxResponse, Status};
 use xen::ring::{Back, RingIndex, SLOTS};
 
@@ -31,60 +31,22 @@ pub(crate) enum Refused {
 /// The requests of a frame are counted before the first is taken: this cannot come after that.
 const NO_ROOM: Refused = Refused::Frame(DropReason::EgressFull);
 
-/// A request that was taken for a staged frame.
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    /// The response, if all goes well.
-    answer: [u8; 8],
-    /// Copies that bring this slot's bytes, in the order of the frame's. None for an extra.
-    ops: u8,
-    /// In the first slot of a frame: how many slots it takes.
-    slots: u8,
-}
-
-impl Taken {
-    const NONE: Self = Self { answer: [0; 8], ops: 0, slots: 0 };
-}
-
-/// The slot of a frame that copies are being made for.
-struct Filling {
-    index: RingIndex,
-    request: RxRequest,
-    slot: usize,
-    bytes: u16,
-    ops: u8,
-}
-
-impl Filling {
-    /// Adds the copy that brings `part`.
-    #[inline(always)]
-    fn add(&mut self, part: Part, dom: DomId, ops: &mut Vec<CopyOp>) {
-        let Part { source, at, .. } = part;
-        ops.push(CopyOp {
-            src: source.at,
-            src_offset: source.offset,
-            dst: CopyEnd::Grant { dom, gref: self.request.gref },
-            dst_offset: at,
-            len: source.len,
-            status: GrantStatus::GENERAL_ERROR,
-        });
-        self.ops = self.ops.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(source.len);
-    }
-}
-
 /// The RX ring of one client and the frames on their way into it.
 #[derive(Debug)]
 pub(crate) struct RxPath<M> {
     dom: DomId,
     ring: Back<Rx, M>,
     takes: Takes,
-    taken: Box<[Taken; SLOTS as usize]>,
+    /// By request: the response, if all goes well.
+    answers: Box<[[u8; 8]; SLOTS as usize]>,
+    /// By the first request of a staged frame: how many it takes.
+    slots: Box<[u8; SLOTS as usize]>,
 }
 
 impl<M: Memory> RxPath<M> {
     pub(crate) fn new(dom: DomId, ring: Back<Rx, M>, takes: Takes) -> Self {
-        Self { dom, ring, takes, taken: Box::new([Taken::NONE; SLOTS as usize]) }
+        let answers = Box::new([[0; 8]; SLOTS as usize]);
+        Self { dom, ring, takes, answers, slots: Box::new([0; SLOTS as usize]) }
     }
 
     pub(crate) fn into_page(self) -> M {
@@ -116,68 +78,94 @@ impl<M: Memory> RxPath<M> {
         }
 
         let first_op = ops.len();
-        let (token, dom) = (self.ring.next_request(), self.dom);
-        let mut filling = self.begin(0).ok_or(NO_ROOM)?;
-        filling.add(Part { source: from, slot: 0, at: 0 }, dom, ops);
-        for part in layout::parts(from.len, rest, packing) {
-            if part.slot != filling.slot {
-                self.end(&filling, offload, true);
-                filling = self.begin(part.slot).ok_or(NO_ROOM)?;
-            }
-            filling.add(part, dom, ops);
+        let token = self.ring.next_request();
+        let mut cuts = Cuts::new();
+        let pieces = layout::cut(from.len, rest, packing, &mut cuts);
+        let (own, mut rest) = split(from.len, pieces, packing);
+        let more = |rest: &[Piece]| RxFlags(0).with_if(RxFlags::MORE_DATA, !rest.is_empty());
+        let flags = RxFlags::of(offload).with(more(rest));
+        self.fill(Some(&from), own, flags, ops).ok_or(NO_ROOM)?;
+        if let Some(gso) = offload.gso {
+            // The page posted with this request stays unused.
+            let (index, _) = self.ring.take_counted().ok_or(NO_ROOM)?;
+            self.write(index, Extra::gso(gso).encode_rx());
         }
-        self.end(&filling, offload, false);
-        if let Some(first) = self.taken.get_mut(token.slot()) {
-            first.slots = u8::try_from(all).unwrap_or(u8::MAX);
+        if packing == Packing::Kept {
+            // A page each, as nearly always: known to be one, they are done without a loop in a loop.
+            while let Some((next, others)) = rest.split_first() {
+                self.fill(None, core::slice::from_ref(next), more(others), ops).ok_or(NO_ROOM)?;
+                rest = others;
+            }
+        }
+        while !rest.is_empty() {
+            let (here, others) = split(0, rest, packing);
+            self.fill(None, here, more(others), ops).ok_or(NO_ROOM)?;
+            rest = others;
+        }
+        if let Some(slots) = self.slots.get_mut(token.slot()) {
+            *slots = u8::try_from(all).unwrap_or(u8::MAX);
         }
         Ok(Staged { ops: first_op..ops.len(), token: token.0 })
     }
 
-    /// Takes the request for slot `slot` of a frame.
-    #[inline(always)]
-    fn begin(&mut self, slot: usize) -> Option<Filling> {
+    /// Takes the next request, adds the copies that fill its page with `head` and `pieces`, and writes
+    /// the response.
+    #[inline(always)] // As all that is done for each slot.
+    fn fill(
+        &mut self,
+        head: Option<&Piece>,
+        pieces: &[Piece],
+        flags: RxFlags,
+        ops: &mut Vec<CopyOp>,
+    ) -> Option<()> {
         let (index, request) = self.ring.take_counted()?;
-        let request = RxRequest::decode(&request);
-        Some(Filling { index, request, slot, bytes: 0, ops: 0 })
+        let RxRequest { id, gref } = RxRequest::decode(&request);
+        let page = CopyEnd::Grant { dom: self.dom, gref };
+        let mut at = 0u16;
+        for piece in head.into_iter().chain(pieces) {
+            ops.push(CopyOp::new(piece.at, piece.offset, page, at, piece.len));
+            // They are so many as fit the page.
+            at = at.wrapping_add(piece.len);
+        }
+        let response = RxResponse { id, offset: 0, flags, status: Status::bytes(at) };
+        self.write(index, response.encode());
+        Some(())
     }
 
-    /// Remembers the answer to that request; behind the first slot there is one for GSO.
-    #[inline(always)] // As all that is done for each slot.
-    fn end(&mut self, filled: &Filling, offload: Offload, more: bool) {
-        let first = if filled.slot == 0 { offload } else { Offload::NONE };
-        let flags = RxFlags::of(first).with_if(RxFlags::MORE_DATA, more);
-        let status = Status::bytes(filled.bytes);
-        let response = RxResponse { id: filled.request.id, offset: 0, flags, status };
-        self.keep(filled.index, Taken { answer: response.encode(), ops: filled.ops, slots: 0 });
-        if let Some(gso) = first.gso
-            && let Some((index, _)) = self.ring.take_counted()
-        {
-            // The page posted with this request stays unused.
-            self.keep(index, Taken { answer: Extra::gso(gso).encode_rx(), ..Taken::NONE });
+    /// Writes a response, which stays unseen as long as its frame is on its way.
+    #[inline(always)]
+    fn write(&mut self, index: RingIndex, answer: [u8; 8]) {
+        self.ring.write(index, &answer);
+        if let Some(place) = self.answers.get_mut(index.slot()) {
+            *place = answer;
         }
     }
 
-    /// Answers the requests of a staged frame whose copies are done. A slot whose copy failed gets a
-    /// negative status, on which the frontend drops the frame; the chain of slots stays whole.
+    /// Answers the requests of a staged frame whose copies are done. If one failed, all get a negative
+    /// status, on which the frontend drops the frame; the chain of slots stays whole.
     pub(crate) fn commit(&mut self, staged: &Staged, ops: &[CopyOp]) -> Result<(), DropReason> {
         let first = RingIndex(staged.token);
-        let slots = self.taken.get_mut(first.slot()).map_or(0, |t| core::mem::take(&mut t.slots));
-        let mut ops = ops.get(staged.ops.clone()).unwrap_or_default();
-        let copied = ops.len() == staged.ops.len() && all_okay(ops);
-        for index in (0..u32::from(slots)).map(|n| first.plus(n)) {
-            let Some(taken) = self.taken.get(index.slot()) else { break };
-            if copied {
-                self.ring.answer(index, &taken.answer);
-                continue;
-            }
-            let (own, others) = ops.split_at_checked(usize::from(taken.ops)).unwrap_or_default();
-            ops = others;
-            let whole = own.len() == usize::from(taken.ops) && all_okay(own);
-            let response = RxResponse::decode(&taken.answer);
-            let failed = RxResponse { status: Status::ERROR, ..response };
-            self.ring.answer(index, &if whole { response } else { failed }.encode());
+        let slots = self.slots.get_mut(first.slot()).map_or(0, core::mem::take).into();
+        let copied = ops.get(staged.ops.clone()).is_some_and(all_okay);
+        if !copied {
+            self.spoil(first, slots);
         }
+        self.ring.complete(first, slots);
         if copied { Ok(()) } else { Err(DropReason::CopyFailed) }
+    }
+
+    /// Writes negative statuses in place of the lengths of a staged frame.
+    fn spoil(&mut self, first: RingIndex, slots: u32) {
+        let mut is_extra = false;
+        for index in (0..slots).map(|n| first.plus(n)) {
+            let Some(answer) = self.answers.get(index.slot()) else { break };
+            let response = RxResponse::decode(answer);
+            if !is_extra {
+                let failed = RxResponse { status: Status::ERROR, ..response };
+                self.ring.write(index, &failed.encode());
+            }
+            is_extra = index == first && response.flags.has(RxFlags::EXTRA_INFO);
+        }
     }
 
     /// Slots that are posted now; none if the ring is broken.
@@ -190,12 +178,6 @@ impl<M: Memory> RxPath<M> {
         self.ring.publish()
     }
 
-    fn keep(&mut self, index: RingIndex, taken: Taken) {
-        if let Some(place) = self.taken.get_mut(index.slot()) {
-            *place = taken;
-        }
-    }
-
     /// The layout of a frame.
     fn packing(&self, head: u16, rest: &[Piece]) -> Result<(Packing, usize), DropReason> {
         let most = if self.takes.sg { CLIENT_SLOTS_MAX } else { 1 };
@@ -205,6 +187,12 @@ impl<M: Memory> RxPath<M> {
         }
         layout::packing(head, rest, len, most).ok_or(DropReason::TooBig)
     }
+}
+
+/// The pieces that go to the page that begins with `head` bytes, and the others.
+#[inline(always)] // As all that is done for each slot.
+fn split(head: u16, pieces: &[Piece], packing: Packing) -> (&[Piece], &[Piece]) {
+    pieces.split_at_checked(layout::on_page(head, pieces, packing)).unwrap_or((pieces, &[]))
 }
 
 /// Where a head stands; `None` if it crosses a page.

@@ -8,7 +8,7 @@
 use crate::link::Fault;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use xen::hypervisor::{CopyEnd, CopyOp, DomId, GrantStatus, Memory, PAGE_SIZE};
+use xen::hypervisor::{CopyEnd, CopyOp, DomId, Memory, PAGE_SIZE};
 use xen::io::{Incoming, Piece, Pulled};
 use xen::netif::{Status, Tx, TxFrame, TxPacket, TxResponse, read_tx};
 use xen::ring::{Back, RingIndex, SLOTS};
@@ -153,14 +153,7 @@ pub(crate) fn gather(pieces: &[Piece], want: usize, at: u32, ops: &mut Vec<CopyO
             else {
                 return done as usize;
             };
-            ops.push(CopyOp {
-                src: piece.at,
-                src_offset: from,
-                dst: CopyEnd::Private(page),
-                dst_offset,
-                len,
-                status: GrantStatus::GENERAL_ERROR,
-            });
+            ops.push(CopyOp::new(piece.at, from, CopyEnd::Private(page), dst_offset, len));
             from = from.saturating_add(len);
             left = left.saturating_sub(u32::from(len));
             done = done.saturating_add(u32::from(len));

@@ -10,24 +10,18 @@ use alloc::vec::Vec;
 use wire::{Csum, DropReason, Offload};
 use xen::hypervisor::{Access, CopyEnd, DomId, GrantRef, Hypervisor, Memory, NoMemory, Page};
 use xen::io::{Incoming, Piece, Pulled};
-use xen::netif::{self, RxData, RxPacket, RxRequest, RxResponse, read_rx};
+use xen::netif::{self, RxAnswer, RxFrame, RxRequest, read_rx};
 use xen::ring::{Front, RingIndex, SLOTS};
 
 /// The RX ring and its pages.
 pub(crate) struct Rx<H: Hypervisor> {
     ring: Front<netif::Rx, H::Page>,
     buffers: Vec<Buffer<H::Page>>,
-    /// For each place in the ring: the buffer posted there and the id the backend echoed.
-    posted: [Posted; SLOTS as usize],
+    /// For each place in the ring: the buffer posted there.
+    posted: [u16; SLOTS as usize],
     free: Vec<u16>,
     stuck: Vec<u16>,
     fault: Option<Fault>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Posted {
-    buffer: u16,
-    echoed: u16,
 }
 
 struct Buffer<P> {
@@ -49,13 +43,21 @@ enum State {
     Stuck(GrantRef),
 }
 
+/// The buffers of a frame that is being taken.
+struct Chain {
+    first: Option<u16>,
+    last: Option<u16>,
+    /// Whether all of them were taken from the backend.
+    whole: bool,
+}
+
 impl<H: Hypervisor> Rx<H> {
     /// An empty ring with `pages` pages to receive in. What was taken is given back on failure.
     pub(crate) fn new(h: &mut H, pool: &mut Pool<H>, pages: u16) -> Result<Self, NoMemory> {
         let mut rx = Self {
             ring: Front::new(pool.take(h)?),
             buffers: Vec::with_capacity(usize::from(pages)),
-            posted: [Posted::default(); SLOTS as usize],
+            posted: [0; SLOTS as usize],
             free: Vec::with_capacity(usize::from(pages)),
             stuck: Vec::with_capacity(usize::from(pages)),
             fault: None,
@@ -102,8 +104,8 @@ impl<H: Hypervisor> Rx<H> {
     /// next.
     pub(crate) fn pull(&mut self, h: &mut H, pieces: &mut Vec<Piece>) -> Pulled<Incoming> {
         while self.fault.is_none() {
-            if let Some(packet) = self.read() {
-                return self.packet(h, &packet, pieces);
+            if let Some(pulled) = self.read(h, pieces) {
+                return pulled;
             }
             match self.fault.map_or_else(|| self.ring.arm(1), |_| Ok(false)) {
                 Ok(true) => {}
@@ -114,108 +116,75 @@ impl<H: Hypervisor> Rx<H> {
         Pulled::Empty
     }
 
-    fn read(&mut self) -> Option<RxPacket> {
-        let Self { ring, posted, fault, .. } = self;
-        read_rx(|| match ring.take() {
-            Ok(next) => {
-                let (index, slot) = next?;
-                if let Some(place) = posted.get_mut(index.slot()) {
-                    place.echoed = RxResponse::decode(&slot).id;
-                }
-                Some((index, slot))
+    /// Takes the next frame and with it all its pages, before a byte of them is believed.
+    fn read(&mut self, h: &mut H, pieces: &mut Vec<Piece>) -> Option<Pulled<Incoming>> {
+        let from = pieces.len();
+        let mut chain = Chain { first: None, last: None, whole: true };
+        let read = read_rx(|| self.take(h, &mut chain), pieces)?;
+        let frame = read.and_then(|frame| match chain.first {
+            Some(first) if chain.whole && is_whole(frame.offload) => Ok((frame, first)),
+            Some(_) if chain.whole => Err(DropReason::BadSlot),
+            _ => Err(DropReason::StillMapped),
+        });
+        Some(match frame {
+            Ok((RxFrame { len, offload }, first)) => {
+                let token = first.into();
+                Pulled::Frame(Incoming { pieces: from..pieces.len(), len, offload, token })
             }
-            Err(broken) => {
-                *fault = Some(Fault::RxRing(broken));
-                None
+            Err(reason) => {
+                chain.first.into_iter().for_each(|first| self.done(first));
+                pieces.truncate(from);
+                Pulled::Bad(reason)
             }
         })
     }
 
-    /// Takes all pages of `packet` from the backend before a byte of them is believed, and makes a frame
-    /// of those with data.
-    fn packet(
-        &mut self,
-        h: &mut H,
-        packet: &RxPacket,
-        pieces: &mut Vec<Piece>,
-    ) -> Pulled<Incoming> {
-        let data = packet.frame.as_ref().map_or(&[][..], |frame| &frame.data);
-        let from = pieces.len();
-        let (first, taken) = self.take_back(h, packet, data, pieces);
-        let frame = match (&packet.frame, taken) {
-            (Err(reason), _) => Err(*reason),
-            (Ok(frame), Ok(())) if is_whole(frame.offload) => Ok(frame),
-            (Ok(_), Ok(())) => Err(DropReason::BadSlot),
-            (Ok(_), Err(reason)) => Err(reason),
+    /// The next response. Ends the grant of its buffer, which then is the last of `chain`.
+    #[inline(always)] // Once for each slot.
+    fn take(&mut self, h: &mut H, chain: &mut Chain) -> Option<RxAnswer> {
+        let (index, response) = match self.ring.take() {
+            Ok(next) => next?,
+            Err(broken) => {
+                self.fault = Some(Fault::RxRing(broken));
+                return None;
+            }
         };
-        match (frame, first) {
-            (Ok(frame), Some(first)) => {
-                let (len, offload, token) = (frame.len, frame.offload, first.into());
-                Pulled::Frame(Incoming { pieces: from..pieces.len(), len, offload, token })
-            }
-            (frame, first) => {
-                first.into_iter().for_each(|first| self.done(first));
-                pieces.truncate(from);
-                Pulled::Bad(frame.err().unwrap_or(DropReason::BadSlot))
-            }
-        }
-    }
-
-    /// Ends the grants of all buffers of `packet`. Those with `data` become a chain, and pieces; the
-    /// others are free. Returns the first of the chain, and why it is no frame if it is none.
-    fn take_back(
-        &mut self,
-        h: &mut H,
-        packet: &RxPacket,
-        mut data: &[RxData],
-        pieces: &mut Vec<Piece>,
-    ) -> (Option<u16>, Result<(), DropReason>) {
-        let (mut first, mut last, mut taken) = (None, None, Ok(()));
-        for n in 0..packet.slots {
-            let index = packet.first.plus(n);
-            let here = data.split_first().filter(|(next, _)| next.index == index);
-            let here = here.map(|(here, rest)| {
-                data = rest;
-                here
-            });
-            let Some(Posted { buffer: id, echoed }) = self.posted.get(index.slot()).copied() else {
-                continue;
-            };
-            let Some(buffer) = self.buffers.get_mut(usize::from(id)) else { continue };
-            let State::Posted(grant) = core::mem::replace(&mut buffer.state, State::Free) else {
-                taken = Err(DropReason::StillMapped);
-                continue;
-            };
-            if let Err((grant, _)) = h.end(grant) {
-                buffer.state = State::Stuck(grant);
+        let id = *self.posted.get(index.slot())?;
+        let buffer = self.buffers.get_mut(usize::from(id))?;
+        let page = CopyEnd::Page(buffer.page.frame());
+        let slot = RxAnswer { response, page, id: id_at(index) };
+        let ended = match core::mem::replace(&mut buffer.state, State::InFrame) {
+            State::Posted(grant) => h.end(grant).map_err(|(grant, _)| {
                 self.stuck.push(id);
-                taken = Err(DropReason::StillMapped);
-                continue;
-            }
-            let Some(here) = here else {
-                self.free.push(id);
-                continue;
-            };
-            // What contradicts what was posted costs the frame, if nothing worse does.
-            if echoed != id_at(index) {
-                taken = taken.and(Err(DropReason::BadSlot));
-            }
-            (buffer.state, buffer.next) = (State::InFrame, None);
-            let at = CopyEnd::Page(buffer.page.frame());
-            pieces.push(Piece { at, offset: here.offset, len: here.len });
-            match last.replace(id).and_then(|last: u16| self.buffers.get_mut(usize::from(last))) {
-                Some(last) => last.next = Some(id),
-                None => first = Some(id),
+                State::Stuck(grant)
+            }),
+            other => Err(other),
+        };
+        match ended {
+            Ok(()) => match chain.last.replace(id) {
+                Some(last) => self.buffers.get_mut(usize::from(last))?.next = Some(id),
+                None => chain.first = Some(id),
+            },
+            Err(state) => {
+                buffer.state = state;
+                chain.whole = false;
             }
         }
-        (first, taken)
+        Some(slot)
     }
 
     /// Copies the first bytes of the frame with buffer `first`, as many as fit `into`. Returns how
     /// many they are.
     pub(crate) fn heads(&self, first: u16, pieces: &[Piece], into: &mut [u8]) -> usize {
-        let mut done = 0usize;
-        for (buffer, piece) in self.frame(first).zip(pieces) {
+        let (mut done, mut pieces) = (0usize, pieces.iter());
+        let mut next = pieces.next();
+        for buffer in self.frame(first) {
+            let Some(piece) = next else { break };
+            if piece.at != CopyEnd::Page(buffer.page.frame()) {
+                // Of an extra, or of a slot without data.
+                continue;
+            }
+            next = pieces.next();
             let rest = into.get_mut(done..).unwrap_or_default();
             let now = rest.len().min(usize::from(piece.len));
             let Some(part) = rest.get_mut(..now).filter(|part| !part.is_empty()) else { break };
@@ -265,8 +234,7 @@ impl<H: Hypervisor> Rx<H> {
         let request = RxRequest { id: id_at(self.ring.next_request()), gref: grant.number() };
         buffer.state = State::Posted(grant);
         let index = self.ring.push(&request.encode())?;
-        // Until it is answered, nothing but the wrong id stands here.
-        *self.posted.get_mut(index.slot())? = Posted { buffer: id, echoed: !request.id };
+        *self.posted.get_mut(index.slot())? = id;
         Some(())
     }
 

@@ -10,11 +10,10 @@ use crate::pool::Pool;
 use alloc::vec::Vec;
 use wire::{DropReason, Offload, Takes};
 use xen::hypervisor::{
-    Access, CopyEnd, CopyOp, DomId, GrantRef, GrantStatus, Hypervisor, Memory, NoMemory, PAGE_SIZE,
-    Page,
+    Access, CopyEnd, CopyOp, DomId, GrantRef, Hypervisor, Memory, NoMemory, PAGE_SIZE, Page,
 };
 use xen::io::{Head, Piece, SLOTS_MAX, all_okay};
-use xen::layout::{self, Packing};
+use xen::layout::{self, Cuts, Packing};
 use xen::netif::{self, ETH_HEADER, Extra, Status, TxFlags, TxRequest, TxResponse};
 use xen::ring::{Front, SLOTS};
 
@@ -132,27 +131,29 @@ impl<H: Hypervisor> Tx<H> {
             slot.page.write(0, head.bytes);
             slot.len = head_len(head);
         }
-        let (mut filling, mut filled) = (first, 0);
-        for part in layout::parts(head_len(head), rest, packing) {
-            if part.slot != filled {
-                let id = self.take(offload)?;
-                if let Some(last) = self.slots.get_mut(usize::from(filling)) {
-                    last.next = Some(id);
-                }
-                (filling, filled) = (id, part.slot);
-            }
+        let (mut at, mut cuts) = (head_len(head), Cuts::new());
+        let mut left = layout::cut(at, rest, packing, &mut cuts);
+        let mut filling = first;
+        loop {
             let slot = self.slots.get_mut(usize::from(filling)).ok_or(DropReason::EgressFull)?;
-            slot.len = slot.len.saturating_add(part.source.len);
-            ops.push(CopyOp {
-                src: part.source.at,
-                src_offset: part.source.offset,
-                dst: CopyEnd::Page(slot.page.frame()),
-                dst_offset: part.at,
-                len: part.source.len,
-                status: GrantStatus::OKAY,
-            });
+            let here = layout::on_page(at, left, packing);
+            let (here, others) = left.split_at_checked(here).unwrap_or((left, &[]));
+            for piece in here {
+                let dst = CopyEnd::Page(slot.page.frame());
+                ops.push(CopyOp::new(piece.at, piece.offset, dst, at, piece.len));
+                // They are so many as fit the page.
+                at = at.wrapping_add(piece.len);
+            }
+            slot.len = at;
+            if others.is_empty() {
+                return Ok(first);
+            }
+            let next = self.take(offload)?;
+            if let Some(slot) = self.slots.get_mut(usize::from(filling)) {
+                slot.next = Some(next);
+            }
+            (filling, left, at) = (next, others, 0);
         }
-        Ok(first)
     }
 
     /// A free page for a frame that is staged. There is one: there is room.

@@ -58,7 +58,11 @@ fn emit(
     Ok(Emit { to: to.port, head: head.len, skip, end, offload: packet.offload })
 }
 
-/// Whether a packet fits a link, or may be cut for it (RFC 4787 REQ-13).
+/// Whether a packet fits a link, or may be cut for it (RFC 4787 REQ-13). One that does not and may not be
+/// is too big whether it has DF or not, and its sender is to be told of the link's MTU (RFC 1812 section
+/// 5.2.7.1, RFC 4443 section 3.2). What is still to be segmented is among these: its segments get their
+/// length from its sender, who makes them shorter when it is told, DF or no DF (RFC 1191 section 3), and
+/// fragments of each would cost the next router, and TCP, more than that.
 pub(super) fn fits(packet: &Packet<'_>, mtu: u16) -> Result<(), Verdict> {
     if packet.wire_len() <= u32::from(mtu) {
         return Ok(());

@@ -225,8 +225,8 @@ impl Firewall {
         self.emit_to_client(packet, client, passage.outer, passage.quoted, out)
     }
 
-    /// The link to the client is narrower than the one to us: whoever may not be fragmented has to
-    /// know, or the flow stalls. It is known to have a flow, so this tells nobody about ports.
+    /// The link to the client is narrower than the one to us: whose packets are not cut ([`fits`]) has
+    /// to know, or the flow stalls. It is known to have a flow, so this tells nobody about ports.
     fn too_big(
         &mut self,
         now: Instant,
@@ -236,11 +236,9 @@ impl Firewall {
         out: &mut Outbox<'_>,
     ) {
         let kind = IcmpErrorKind::TooBig { mtu: u32::from(mtu) };
-        if packet.dont_fragment {
-            self.answer(now, uplink.port, out, |place| {
-                reply::icmp_error(packet, kind, packet.dst, uplink.mac, place)
-            });
-        }
+        self.answer(now, uplink.port, out, |place| {
+            reply::icmp_error(packet, kind, packet.dst, uplink.mac, place)
+        });
     }
 
     /// Answers for our own addresses, and listens to the next hop.

@@ -289,8 +289,7 @@ impl Firewall {
         let nat = self.nat.tick(now, ENDED_AT_ONCE).map(|due| due.min(now + HEARTBEAT));
         let rules = self.settle(now);
         let nobody = self.say_who_is_missing(now);
-        self.send_syslog(now, out);
-        let log = self.can_send_syslog().then_some(now);
+        let log = self.send_syslog(now, out).then_some(now);
         [nat, rules, names, nobody, log, hops].into_iter().flatten().min()
     }
 

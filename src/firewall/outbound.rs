@@ -264,7 +264,7 @@ impl Firewall {
             return Err(DropReason::TtlExceeded.into());
         }
         let fits = fits(packet, mtu);
-        if fits == Err(DropReason::TooBig.into()) && packet.dont_fragment {
+        if fits == Err(DropReason::TooBig.into()) {
             let kind = IcmpErrorKind::TooBig { mtu: u32::from(mtu) };
             self.error_to_client(now, from, packet, kind, out);
         }

@@ -66,34 +66,32 @@ impl Syslog {
 }
 
 impl Firewall {
-    /// Whether lines wait that can be sent.
-    pub(super) fn can_send_syslog(&self) -> bool {
-        self.syslog_way().is_some()
-    }
-
     /// Where lines that wait go, and from which address of ours.
     fn syslog_way(&self) -> Option<(rules::Syslog, Port, Link, IpAddr)> {
-        let to = self.syslog.to.filter(|_| !self.syslog.lines.is_empty())?;
+        // Mostly there are none.
+        (!self.syslog.lines.is_empty()).then_some(())?;
+        let to = self.syslog.to?;
         let uplink = self.ways.to(to.to);
         let link = Link { dst: self.ways.hop(uplink, to.to), src: self.links.uplink(uplink)?.mac };
         Some((to, self.links.uplink(uplink)?.port, link, self.ways.own(uplink, to.to)?))
     }
 
-    /// Sends lines that wait, as far as there is room. Without an uplink, or an address of the
-    /// receiver's family, they wait.
-    pub(super) fn send_syslog(&mut self, now: Instant, out: &mut Outbox<'_>) {
-        let Some((to, port, link, us)) = self.syslog_way() else { return };
+    /// Sends lines that wait, as far as there is room; returns whether more can be sent. Without an
+    /// uplink, or an address of the receiver's family, they wait.
+    pub(super) fn send_syslog(&mut self, now: Instant, out: &mut Outbox<'_>) -> bool {
+        let Some((to, port, link, us)) = self.syslog_way() else { return false };
         for _ in 0..AT_ONCE {
-            let Some(log) = self.syslog.next(now) else { return };
+            let Some(log) = self.syslog.next(now) else { return false };
             let policy = self.policy.as_ref().map_or("", Policy::name);
             let text = Text::of(us, Line { log, policy });
             let ends = ((us, SOURCE_PORT), (to.to, to.port));
             let write = |place: &mut _| datagram(link, ends.0, ends.1, text.bytes(), place);
             if out.reply(port, write).is_err() {
                 self.syslog.lines.push_front(log);
-                return;
+                return true;
             }
         }
+        !self.syslog.lines.is_empty()
     }
 }
 

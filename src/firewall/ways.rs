@@ -161,7 +161,9 @@ impl Ways {
 
     /// When to ask next.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let gateways = self.places.iter().flat_map(|(_, place)| [place.hop4, place.hop6]);
+        let used = if self.several { usize::MAX } else { 1 };
+        let gateways = self.places.iter().take(used);
+        let gateways = gateways.flat_map(|(_, place)| [&place.hop4, &place.hop6]);
         let gateways = gateways.filter_map(|hop| hop.deadline());
         gateways.chain(self.routes.deadline()).min()
     }

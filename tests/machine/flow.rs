@@ -10,7 +10,7 @@ use xen::sim::toolstack::VifSpec;
 
 /// A command line with an address of each family.
 pub const BOTH: &str = "ip=10.137.255.2 ip6=fd09::ffff:2";
-const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2606, 0x2800, 0, 0, 0, 0, 0, 1));
+pub const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2606, 0x2800, 0, 0, 0, 0, 0, 1));
 const SYN_ACK: TcpFlags = TcpFlags::SYN.with(TcpFlags::ACK);
 /// Bytes of Ethernet, IP and TCP headers without options.
 pub const HEADERS: [usize; 2] = [54, 74];

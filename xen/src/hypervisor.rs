@@ -3,6 +3,7 @@
 //! Implemented by `raw` with hypercalls and by `sim` in memory; the conformance table holds both to
 //! the same statuses and effects.
 
+pub use crate::copy::{CopyEnd, CopyOp};
 use core::fmt;
 use wire::Instant;
 
@@ -11,6 +12,7 @@ pub const PAGE_SIZE: usize = 4096;
 
 /// A domain's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct DomId(pub u16);
 
 impl DomId {
@@ -70,6 +72,7 @@ pub struct Errno(pub u32);
 
 /// Status of one grant operation, 0 is okay (GNTST_*, grant_table.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct GrantStatus(pub i16);
 
 impl GrantStatus {
@@ -128,39 +131,6 @@ pub trait Memory {
 pub trait Page: Memory {
     /// How Xen calls it.
     fn frame(&self) -> FrameNo;
-}
-
-/// One end of a grant copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyEnd {
-    /// A page another domain has granted to us.
-    Grant {
-        /// Who granted it.
-        dom: DomId,
-        /// Its reference, from the peer and not trusted: Xen checks it.
-        gref: u32,
-    },
-    /// A page of ours.
-    Page(FrameNo),
-    /// A page of the private memory given to the call, by its index.
-    Private(u16),
-}
-
-/// One operation of a batch of grant copies (gnttab_copy, grant_table.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CopyOp {
-    /// From where.
-    pub src: CopyEnd,
-    /// Byte offset in the source page.
-    pub src_offset: u16,
-    /// To where.
-    pub dst: CopyEnd,
-    /// Byte offset in the destination page.
-    pub dst_offset: u16,
-    /// Bytes; neither side may cross its page.
-    pub len: u16,
-    /// Set by the hypervisor, for each operation by itself.
-    pub status: GrantStatus,
 }
 
 /// No grant reference is free.

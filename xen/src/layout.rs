@@ -1,24 +1,20 @@
 //! How an outgoing frame is laid into pages: a new head, then what was behind the old one.
 //!
-//! In: the length of a new head and the pieces behind it. Out: the copies that bring them to pages, in
-//! order. Never: crosses a page, or leaves out a byte.
+//! In: the length of a new head and the pieces behind it. Out: pieces of which each is one copy, and
+//! where in which page each goes. Never: crosses a page, or leaves out a byte.
 #![deny(clippy::arithmetic_side_effects)]
 
 use crate::hypervisor::PAGE_SIZE;
 use crate::io::Piece;
+use arrayvec::ArrayVec;
 
 const PAGE: u16 = PAGE_SIZE as u16;
 
-/// One copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// What is copied: a piece, or as much of it as goes to one page.
-    pub source: Piece,
-    /// To which slot of the frame.
-    pub slot: usize,
-    /// Byte in the slot's page.
-    pub at: u16,
-}
+/// Most pieces of a frame: more than it has slots, but for a head or two.
+const PIECES_MAX: usize = 20;
+
+/// Pieces that were cut where pages end: each of a frame's once at most.
+pub type Cuts = ArrayVec<Piece, { 2 * PIECES_MAX }>;
 
 /// How pieces and pages relate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,59 +26,45 @@ pub enum Packing {
     Dense,
 }
 
-/// The copies that bring `rest` behind a `head` of that many bytes (at most a page), which is where the
-/// first page begins.
+/// The pieces of `rest`, cut so that each goes to one page behind a `head` of that many bytes (at most a
+/// page). Those that had to be cut stand in `cuts`. They are not too many, as [`packing`] has seen.
 #[must_use]
-pub fn parts(head: u16, rest: &[Piece], packing: Packing) -> Parts<'_> {
-    let head = head.min(PAGE);
-    let (slot, at) = match packing {
-        Packing::Kept if !shares(head, rest) => (1, 0),
-        Packing::Kept | Packing::Dense => (0, head),
-    };
-    Parts { rest: rest.iter(), packing, slot, at, left: None }
-}
-
-/// What [`parts`] gives.
-#[derive(Clone, Debug)]
-pub struct Parts<'p> {
-    rest: core::slice::Iter<'p, Piece>,
-    packing: Packing,
-    /// Where the next part goes.
-    slot: usize,
-    at: u16,
-    /// What is left of a piece that did not fit.
-    left: Option<Piece>,
-}
-
-impl Iterator for Parts<'_> {
-    type Item = Part;
-
-    #[inline]
-    fn next(&mut self) -> Option<Part> {
-        match self.packing {
-            Packing::Kept => {
-                let part = Part { source: *self.rest.next()?, slot: self.slot, at: self.at };
-                (self.slot, self.at) = (self.slot.saturating_add(1), 0);
-                Some(part)
-            }
-            Packing::Dense => self.fill(),
+pub fn cut<'p>(head: u16, rest: &'p [Piece], packing: Packing, cuts: &'p mut Cuts) -> &'p [Piece] {
+    if packing == Packing::Kept {
+        return rest;
+    }
+    let mut at = head.min(PAGE);
+    for piece in rest {
+        let mut piece = *piece;
+        while piece.len != 0 {
+            at = if at == PAGE { 0 } else { at };
+            let len = piece.len.min(PAGE.saturating_sub(at));
+            let _within_bounds = cuts.try_push(Piece { len, ..piece });
+            at = at.saturating_add(len);
+            piece.offset = piece.offset.saturating_add(len);
+            piece.len = piece.len.saturating_sub(len);
         }
     }
+    cuts
 }
 
-impl Parts<'_> {
-    /// The next part that fills what is left of its page.
-    fn fill(&mut self) -> Option<Part> {
-        let piece = self.left.take().or_else(|| self.rest.next().copied())?;
-        if self.at == PAGE {
-            (self.slot, self.at) = (self.slot.saturating_add(1), 0);
+/// How many of the `pieces` that [`cut`] gave go to the page that begins with `head` bytes, or with
+/// them if that is 0.
+#[must_use]
+#[inline(always)] // As all that is done for each slot.
+pub fn on_page(head: u16, pieces: &[Piece], packing: Packing) -> usize {
+    match packing {
+        Packing::Kept if head == 0 => 1,
+        Packing::Kept => shares(head, pieces).into(),
+        Packing::Dense => {
+            let mut at = head;
+            let fits = |piece: &&Piece| {
+                let fits = at != PAGE;
+                at = at.saturating_add(piece.len);
+                fits
+            };
+            pieces.iter().take_while(fits).count()
         }
-        let len = piece.len.min(PAGE.saturating_sub(self.at));
-        let part = Part { source: Piece { len, ..piece }, slot: self.slot, at: self.at };
-        self.at = self.at.saturating_add(len);
-        let (offset, left) = (piece.offset.saturating_add(len), piece.len.saturating_sub(len));
-        self.left = (left != 0).then_some(Piece { offset, len: left, ..piece });
-        Some(part)
     }
 }
 
@@ -102,6 +84,7 @@ pub fn frame_len(head: u16, rest: &[Piece]) -> usize {
 /// enough, as it came if that fits, else as few pages as can be. `None` if it cannot be laid out so.
 #[must_use]
 pub fn packing(head: u16, rest: &[Piece], len: usize, most: usize) -> Option<(Packing, usize)> {
+    (rest.len() <= PIECES_MAX).then_some(())?;
     let dense = len.div_ceil(PAGE_SIZE);
     let kept = rest.len().saturating_add((!shares(head, rest)).into());
     if dense > 1 && (1..=most).contains(&kept) {
@@ -135,11 +118,19 @@ mod tests {
         packing: Packing,
     ) -> Vec<(Option<u16>, u16, usize, u16, u16)> {
         let own = (head != 0).then_some((None, 0, 0, 0, head));
-        let rest = super::parts(head, rest, packing).map(|Part { source, slot, at }| {
-            let CopyEnd::Private(n) = source.at else { panic!("no page of these") };
-            (Some(n), source.offset, slot, at, source.len)
-        });
-        own.into_iter().chain(rest).collect()
+        let mut parts: Vec<_> = own.into_iter().collect();
+        let mut cuts = Cuts::new();
+        let (mut left, mut slot, mut at) = (cut(head, rest, packing, &mut cuts), 0, head);
+        while !left.is_empty() {
+            let (here, others) = left.split_at(on_page(at, left, packing));
+            for piece in here {
+                let CopyEnd::Private(n) = piece.at else { panic!("no page of these") };
+                parts.push((Some(n), piece.offset, slot, at, piece.len));
+                at += piece.len;
+            }
+            (left, slot, at) = (others, slot + 1, 0);
+        }
+        parts
     }
 
     fn packing_of(head: u16, rest: &[Piece], most: usize) -> Option<(Packing, usize)> {
@@ -238,6 +229,8 @@ mod tests {
             assert_eq!(packing_of(54, &pieces(rest), most), expected, "{rest:?} in {most}");
         }
         assert_eq!(packing_of(0, &[], 18), None);
+        assert_eq!(packing_of(54, &pieces(&[1; PIECES_MAX]), 18), Some((Packing::Dense, 1)));
+        assert_eq!(packing_of(54, &pieces(&[1; PIECES_MAX + 1]), 18), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ extern crate std;
 
 pub mod conformance;
 pub mod console;
+mod copy;
 pub mod hypervisor;
 pub mod io;
 pub mod layout;

@@ -11,8 +11,8 @@ mod frame;
 mod slot;
 
 pub use frame::{
-    RxData, RxFrame, RxPacket, TX_SLOTS_FATAL, TxAnswer, TxData, TxFault, TxFrame, TxPacket,
-    read_rx, read_tx,
+    RxAnswer, RxFrame, TX_SLOTS_FATAL, TxAnswer, TxData, TxFault, TxFrame, TxPacket, read_rx,
+    read_tx,
 };
 pub use slot::{
     BadExtra, Extra, ExtraKind, RxFlags, RxRequest, RxResponse, Status, TxFlags, TxRequest,

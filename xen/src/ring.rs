@@ -68,6 +68,11 @@ const fn passes(old: RingIndex, new: RingIndex, event: RingIndex) -> bool {
     new.since(event) < new.since(old)
 }
 
+/// The lowest `count` bits.
+const fn ones(count: u32) -> u64 {
+    u64::MAX.unbounded_shr(u64::BITS.saturating_sub(count))
+}
+
 #[allow(clippy::arithmetic_side_effects, reason = "slot() < 256 and slots of at most 12 bytes")]
 fn offset<L: Layout>(index: RingIndex) -> usize {
     FIRST_SLOT + index.slot() * L::SLOT_SIZE
@@ -317,15 +322,39 @@ impl<L: Layout, M: Memory> Back<L, M> {
     /// Writes the response to the request taken as `index`, unseen by the peer until
     /// [`publish`](Self::publish). An index that is not outstanding has no effect.
     pub fn answer(&mut self, index: RingIndex, slot: &L::Slot) {
-        let taken = index.since(self.rsp_published) < self.outstanding();
-        debug_assert!(taken, "answer to a request that is not outstanding");
-        if !taken {
-            return;
+        if self.is_outstanding(index, 1) {
+            self.write(index, slot);
+            self.complete(index, 1);
         }
+    }
+
+    /// Writes a response to the request taken as `index` that may still be changed: it is one only when
+    /// [`complete`](Self::complete) says so.
+    #[inline]
+    pub fn write(&mut self, index: RingIndex, slot: &L::Slot) {
+        debug_assert!(self.is_outstanding(index, 1), "a response to no request");
         self.page.write(offset::<L>(index), slot.as_ref());
-        if let Some(word) = self.answered.get_mut(index.slot() / 64) {
-            *word |= 1 << (index.slot() % 64);
+    }
+
+    /// The responses to the `count` requests from `first` on are written, to be shown by
+    /// [`publish`](Self::publish). Without effect if these are not all outstanding.
+    pub fn complete(&mut self, first: RingIndex, count: u32) {
+        let outstanding = self.is_outstanding(first, count);
+        debug_assert!(outstanding, "an answer to a request that is not outstanding");
+        let (mut next, mut left) = (first, if outstanding { count } else { 0 });
+        // As many at a time as stand in one word.
+        while left != 0
+            && let Some(word) = self.answered.get_mut(next.slot() / 64)
+        {
+            let shift = next.slot() as u32 % 64;
+            let run = left.min(u64::BITS.saturating_sub(shift));
+            *word |= ones(run).unbounded_shl(shift);
+            (next, left) = (next.plus(run), left.saturating_sub(run));
         }
+    }
+
+    fn is_outstanding(&self, first: RingIndex, count: u32) -> bool {
+        first.since(self.rsp_published).saturating_add(count) <= self.outstanding()
     }
 
     /// Shows the peer all responses up to the first request that has none yet. Returns whether it
@@ -348,8 +377,7 @@ impl<L: Layout, M: Memory> Back<L, M> {
             if run == 0 {
                 break;
             }
-            let shown = u64::MAX.unbounded_shr(u64::BITS.saturating_sub(run));
-            *word &= !shown.unbounded_shl(shift);
+            *word &= !ones(run).unbounded_shl(shift);
             new = new.plus(run);
         }
         if new != old {

@@ -59,6 +59,8 @@ pub struct Counters {
     pub notifies: u64,
     /// Signals sent while the port was still pending at the other end: they told nothing new.
     pub merged_notifies: u64,
+    /// Signals that others sent to it.
+    pub signalled: u64,
     /// Times it went to sleep, or would have.
     pub polls: u64,
     /// Grants created.

@@ -3,9 +3,11 @@
 
 use proptest::prelude::*;
 use wire::{Csum, DropReason, Gso, GsoKind, Offload};
+use xen::hypervisor::CopyEnd;
+use xen::io::Piece;
 use xen::netif::{
-    BadExtra, Extra, ExtraKind, RxData, RxFlags, RxResponse, Status, TxData, TxFault, TxFlags,
-    TxPacket, TxRequest, read_rx, read_tx,
+    BadExtra, Extra, ExtraKind, RxAnswer, RxFlags, RxFrame, RxResponse, Status, TxData, TxFault,
+    TxFlags, TxPacket, TxRequest, read_rx, read_tx,
 };
 use xen::ring::RingIndex;
 
@@ -18,6 +20,32 @@ fn numbered<S: Copy>(slots: &[S]) -> impl FnMut() -> Option<(RingIndex, S)> {
 
 fn tx(slots: &[[u8; 12]]) -> Result<Option<TxPacket>, TxFault> {
     read_tx(numbered(slots))
+}
+
+/// What these responses are, those for the requests with these ids, and the pieces of it. Behind what
+/// was there before, which stays.
+fn rx_for(ids: &[u16], slots: &[[u8; 8]]) -> (Option<Result<RxFrame, DropReason>>, Vec<Piece>) {
+    let before = Piece { at: CopyEnd::Private(u16::MAX), offset: 1, len: 2 };
+    let mut pieces = vec![before];
+    let mut left = (0..).zip(ids).zip(slots);
+    let next = || {
+        left.next().map(|((n, id), response)| RxAnswer {
+            response: *response,
+            page: CopyEnd::Private(n),
+            id: *id,
+        })
+    };
+    let frame = read_rx(next, &mut pieces);
+    let none_left = frame.is_none() || left.next().is_none();
+    assert!(none_left || matches!(frame, Some(Ok(_))), "every page comes back");
+    assert_eq!(pieces.remove(0), before);
+    (frame, pieces)
+}
+
+/// As that, with the ids that the responses have.
+fn rx(slots: &[[u8; 8]]) -> (Option<Result<RxFrame, DropReason>>, Vec<Piece>) {
+    let ids: Vec<_> = slots.iter().map(|slot| RxResponse::decode(slot).id).collect();
+    rx_for(&ids, slots)
 }
 
 fn request(id: u16, offset: u16, size: u16, flags: u16) -> [u8; 12] {
@@ -35,7 +63,7 @@ const GSO: Gso = Gso { kind: GsoKind::TcpV4, size: 1448 };
 #[test]
 fn no_slot_is_no_frame() {
     assert_eq!(tx(&[]), Ok(None));
-    assert_eq!(read_rx(numbered(&[])), None);
+    assert_eq!(rx(&[]), (None, vec![]));
 }
 
 #[test]
@@ -137,11 +165,10 @@ fn an_rx_frame_is_the_sum_of_its_slots() {
         response(4, 0, 0, 4),
         response(5, 96, 4000, 0),
     ];
-    let packet = read_rx(numbered(&slots)).unwrap();
-    assert_eq!((packet.first, packet.slots), (RingIndex(FIRST), 5));
-    let frame = packet.frame.unwrap();
-    let data = |n, offset, len| RxData { index: RingIndex(FIRST).plus(n), offset, len };
-    assert_eq!(frame.data.as_slice(), [data(0, 2, 1000), data(2, 0, 4096), data(4, 96, 4000)]);
+    let (frame, pieces) = rx(&slots);
+    let frame = frame.unwrap().unwrap();
+    let data = |n, offset, len| Piece { at: CopyEnd::Private(n), offset, len };
+    assert_eq!(pieces, [data(0, 2, 1000), data(2, 0, 4096), data(4, 96, 4000)]);
     assert_eq!(frame.len, 9096);
     assert_eq!(frame.offload, Offload { csum: Csum::Blank, gso: Some(GSO) });
 }
@@ -149,9 +176,9 @@ fn an_rx_frame_is_the_sum_of_its_slots() {
 #[test]
 fn whatever_a_backend_writes_costs_the_frame_at_most() {
     let why = |slots: &[[u8; 8]]| {
-        let packet = read_rx(numbered(slots)).unwrap();
-        assert_eq!(packet.slots as usize, slots.len(), "every page comes back");
-        packet.frame.unwrap_err()
+        let (frame, pieces) = rx(slots);
+        assert_eq!(pieces, []);
+        frame.unwrap().unwrap_err()
     };
     assert_eq!(why(&[response(1, 0, -1, 0)]), DropReason::CopyFailed);
     assert_eq!(why(&[response(1, 0, -1, 4), response(2, 0, 50, 0)]), DropReason::CopyFailed);
@@ -165,12 +192,24 @@ fn whatever_a_backend_writes_costs_the_frame_at_most() {
         slots[n - 1] = response(1, 0, 60, 0);
         slots
     };
-    assert!(read_rx(numbered(&chain(18))).unwrap().frame.is_ok());
+    assert!(rx(&chain(18)).0.unwrap().is_ok());
     assert_eq!(why(&chain(19)), DropReason::TooManySlots);
     assert_eq!(why(&chain(256)), DropReason::TooManySlots);
     let mut huge = vec![response(1, 0, 4096, 4); 17];
     huge[16] = response(1, 0, 4096, 0);
     assert_eq!(why(&huge), DropReason::TooBig);
+}
+
+#[test]
+fn a_response_with_the_id_of_another_request_costs_the_frame() {
+    let slots = [response(1, 0, 60, 4), response(2, 0, 60, 4), response(3, 0, 0, 0)];
+    assert!(rx_for(&[1, 2, 3], &slots).0.unwrap().is_ok());
+    for wrong in [[0, 2, 3], [1, 3, 3], [1, 2, 4]] {
+        assert_eq!(rx_for(&wrong, &slots), (Some(Err(DropReason::BadSlot)), vec![]));
+    }
+    // What stands in an extra is no id.
+    let slots = [response(1, 0, 60, 8), Extra::gso(GSO).encode_rx()];
+    assert!(rx_for(&[1, 77], &slots).0.unwrap().is_ok());
 }
 
 proptest! {
@@ -208,14 +247,20 @@ proptest! {
             s[7] &= 0x8f;
             s
         }).collect();
-        let mut left = numbered(&rx_slots);
-        let mut taken = 0;
-        let packet = read_rx(|| left().inspect(|_| taken += 1)).unwrap();
-        prop_assert_eq!(packet.slots, taken);
-        if let Ok(frame) = packet.frame {
-            let sum: u32 = frame.data.iter().map(|d| u32::from(d.len)).sum();
-            prop_assert_eq!(sum, frame.len);
-            prop_assert!(frame.data.iter().all(|d| d.len > 0 && d.offset + d.len <= 4096));
+        let mut left = (0..).zip(&rx_slots);
+        let mut pieces = Vec::new();
+        let next = || left.next().map(|(n, slot)| RxAnswer {
+            response: *slot,
+            page: CopyEnd::Private(n),
+            id: RxResponse::decode(slot).id,
+        });
+        match read_rx(next, &mut pieces).unwrap() {
+            Ok(frame) => {
+                let sum: u32 = pieces.iter().map(|d| u32::from(d.len)).sum();
+                prop_assert_eq!(sum, frame.len);
+                prop_assert!(pieces.iter().all(|d| d.len > 0 && d.offset + d.len <= 4096));
+            }
+            Err(_) => prop_assert!(pieces.is_empty()),
         }
     }
 }

@@ -25,7 +25,9 @@ fn channel(sim: &Sim) -> (SimHypervisor, EvtPort, SimHypervisor, EvtPort) {
 }
 
 fn copy(src: CopyEnd, dst: CopyEnd, len: u16) -> CopyOp {
-    CopyOp { src, src_offset: 0, dst, dst_offset: 0, len, status: GrantStatus(77) }
+    let mut op = CopyOp::new(src, 0, dst, 0, len);
+    op.status = GrantStatus(77);
+    op
 }
 
 /// B signals at 5 s while A sleeps until 9 s with `hot` of A's list; returns when A woke.
@@ -250,8 +252,7 @@ fn labels_tell_to_whom_bytes_are_shown() {
     assert_eq!(shown.take(), [], "private memory and a page that is not lent");
     let gref = b.grant(DomId(3), &page, Access::ReadOnly).unwrap();
     assert_eq!(shown.take(), [(B, DomId(3), 0, 50)]);
-    let mut op = copy(from, CopyEnd::Page(page.frame()), 10);
-    op.dst_offset = 1000;
+    let op = CopyOp::new(from, 0, CopyEnd::Page(page.frame()), 1000, 10);
     b.copy(&mut private, &mut [op]).unwrap();
     assert_eq!(shown.take(), [(B, DomId(3), 1000, 10)]);
     page.write(0, &[0; 4096]);

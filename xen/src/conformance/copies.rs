@@ -96,7 +96,9 @@ impl<H: Hypervisor> Bench<H> {
 
 fn op(src: CopyEnd, src_offset: u16, dst: CopyEnd, dst_offset: u16, len: u16) -> CopyOp {
     // A status Xen never gives: it must be written.
-    CopyOp { src, src_offset, dst, dst_offset, len, status: GrantStatus(77) }
+    let mut op = CopyOp::new(src, src_offset, dst, dst_offset, len);
+    op.status = GrantStatus(77);
+    op
 }
 
 fn bytes(page: &impl Memory) -> Vec<u8> {

@@ -4,9 +4,10 @@ use super::{
     BadExtra, ETH_HEADER, Extra, ExtraKind, RxFlags, RxResponse, Status, TxFlags, TxRequest,
     TxResponse,
 };
-use crate::hypervisor::PAGE_SIZE;
-use crate::io::SLOTS_MAX;
+use crate::hypervisor::{CopyEnd, PAGE_SIZE};
+use crate::io::{Piece, SLOTS_MAX};
 use crate::ring::RingIndex;
+use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use wire::{Csum, DropReason, Gso, Offload};
 
@@ -181,89 +182,85 @@ fn fits_page(offset: u16, size: u16) -> bool {
     usize::from(offset).saturating_add(usize::from(size)) <= PAGE_SIZE
 }
 
-/// One data slot of an RX frame.
+/// A response that was taken from an RX ring, and with it the page it tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RxData {
-    /// The index of the request it answers, which tells the page.
-    pub index: RingIndex,
-    /// Where the data starts in the page; `offset + len` is at most a page.
-    pub offset: u16,
-    /// Bytes in this slot; never 0.
-    pub len: u16,
+pub struct RxAnswer {
+    /// What stands in the ring.
+    pub response: [u8; 8],
+    /// The page the backend was given with the request.
+    pub page: CopyEnd,
+    /// The id of that request.
+    pub id: u16,
 }
 
 /// An RX frame, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RxFrame {
-    /// Its data, in order.
-    pub data: ArrayVec<RxData, SLOTS_MAX>,
-    /// The sum of the data's lengths, at least an Ethernet header.
+    /// The sum of its pieces' lengths, at least an Ethernet header.
     pub len: u32,
     /// What the sender left to do, or vouches for.
     pub offload: Offload,
 }
 
-/// The responses of one frame, and the frame or why it is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RxPacket {
-    /// The index of the first response.
-    pub first: RingIndex,
-    /// How many responses it took; the pages of all of them are ours again.
-    pub slots: u32,
-    /// The frame, or why it must be dropped.
-    pub frame: Result<RxFrame, DropReason>,
-}
-
 /// Puts the next RX frame together. `next` takes responses from the ring; `None` means that no more
-/// are published. Returns `None` if there is no frame.
+/// are published. The frame's bytes are added to `pieces`, at most [`SLOTS_MAX`]; none if it must be
+/// dropped. Returns `None` if there is no frame.
 ///
 /// Nothing here ends the vif: whatever the backend writes costs this frame at most.
-pub fn read_rx(mut next: impl FnMut() -> Option<(RingIndex, [u8; 8])>) -> Option<RxPacket> {
-    let (first, slot) = next()?;
-    let head = RxResponse::decode(&slot);
-    let mut reader = RxReader { slots: 1, data: ArrayVec::new(), len: 0, gso: None, drop: None };
-    reader.data(first, head);
-
-    let mut extra_follows = head.flags.has(RxFlags::EXTRA_INFO);
-    while extra_follows {
-        let Some((_, slot)) = next() else {
-            reader.drop = Some(DropReason::BadSlot);
-            return Some(reader.packet(first, head.flags));
-        };
-        reader.slots = reader.slots.saturating_add(1);
-        extra_follows = reader.extra(&slot);
-    }
-    let mut more = head.flags.has(RxFlags::MORE_DATA);
-    while more {
-        let Some((index, slot)) = next() else {
+#[inline] // Into its only caller, so that what is done for each slot is done at once.
+pub fn read_rx(
+    mut next: impl FnMut() -> Option<RxAnswer>,
+    pieces: &mut Vec<Piece>,
+) -> Option<Result<RxFrame, DropReason>> {
+    let from = pieces.len();
+    let mut reader = RxReader { pieces, from, len: 0, gso: None, drop: None };
+    // What the first slot says, which stands for the frame.
+    let mut head: Option<RxFlags> = None;
+    let (mut extra_follows, mut more) = (false, true);
+    while extra_follows || more {
+        let Some(slot) = next() else {
+            head?;
             reader.drop = Some(DropReason::BadSlot);
             break;
         };
-        reader.slots = reader.slots.saturating_add(1);
-        let response = RxResponse::decode(&slot);
-        reader.data(index, response);
+        if extra_follows {
+            extra_follows = reader.extra(&slot.response);
+            continue;
+        }
+        let response = RxResponse::decode(&slot.response);
+        reader.data(&slot, response);
         more = response.flags.has(RxFlags::MORE_DATA);
+        if head.is_none() {
+            head = Some(response.flags);
+            extra_follows = response.flags.has(RxFlags::EXTRA_INFO);
+        }
     }
-    Some(reader.packet(first, head.flags))
+    head.map(|flags| reader.frame(flags))
 }
 
-struct RxReader {
-    slots: u32,
-    data: ArrayVec<RxData, SLOTS_MAX>,
+struct RxReader<'p> {
+    pieces: &'p mut Vec<Piece>,
+    /// How many pieces there were before.
+    from: usize,
     len: u32,
     gso: Option<Gso>,
     drop: Option<DropReason>,
 }
 
-impl RxReader {
+impl RxReader<'_> {
     #[inline(always)] // Once for each slot.
-    fn data(&mut self, index: RingIndex, response: RxResponse) {
+    fn data(&mut self, slot: &RxAnswer, response: RxResponse) {
+        if response.id != slot.id {
+            // If nothing worse is wrong.
+            self.drop.get_or_insert(DropReason::BadSlot);
+        }
         match u16::try_from(response.status.0) {
             Ok(0) => {}
             Ok(len) if fits_page(response.offset, len) => {
                 self.len = self.len.saturating_add(u32::from(len));
-                let data = RxData { index, offset: response.offset, len };
-                if self.data.try_push(data).is_err() {
+                if self.pieces.len().saturating_sub(self.from) < SLOTS_MAX {
+                    self.pieces.push(Piece { at: slot.page, offset: response.offset, len });
+                } else {
                     self.drop = Some(DropReason::TooManySlots);
                 }
             }
@@ -288,11 +285,11 @@ impl RxReader {
         }
     }
 
-    fn packet(self, first: RingIndex, flags: RxFlags) -> RxPacket {
-        let frame = match self.drop {
-            Some(reason) => Err(reason),
-            None if self.len < ETH_HEADER => Err(DropReason::Truncated),
-            None if self.len > u32::from(u16::MAX) => Err(DropReason::TooBig),
+    fn frame(self, flags: RxFlags) -> Result<RxFrame, DropReason> {
+        let reason = match self.drop {
+            Some(reason) => reason,
+            None if self.len < ETH_HEADER => DropReason::Truncated,
+            None if self.len > u32::from(u16::MAX) => DropReason::TooBig,
             None => {
                 let csum = if flags.has(RxFlags::CSUM_BLANK) {
                     Csum::Blank
@@ -302,9 +299,10 @@ impl RxReader {
                     Csum::Unknown
                 };
                 let offload = Offload { csum, gso: self.gso };
-                Ok(RxFrame { data: self.data, len: self.len, offload })
+                return Ok(RxFrame { len: self.len, offload });
             }
         };
-        RxPacket { first, slots: self.slots, frame }
+        self.pieces.truncate(self.from);
+        Err(reason)
     }
 }

@@ -46,12 +46,6 @@ pub mod gntmap {
     pub const READONLY: u32 = 1 << 2;
 }
 
-/// GNTCOPY_* (grant_table.h).
-pub mod gntcopy {
-    pub const SOURCE_GREF: u16 = 1;
-    pub const DEST_GREF: u16 = 1 << 1;
-}
-
 /// XENMEM_* and the spaces of `add_to_physmap` (memory.h).
 pub mod xenmem {
     pub const ADD_TO_PHYSMAP: u32 = 7;
@@ -137,27 +131,6 @@ pub struct QuerySize {
     pub status: i16,
 }
 
-/// gnttab_copy_ptr: `frame_or_gref` is a union of a 64-bit frame and a 32-bit reference, which on a
-/// little-endian machine is its low half.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CopyPtr {
-    pub frame_or_gref: u64,
-    pub domid: u16,
-    pub offset: u16,
-}
-
-/// gnttab_copy.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Copy {
-    pub source: CopyPtr,
-    pub dest: CopyPtr,
-    pub len: u16,
-    pub flags: u16,
-    pub status: i16,
-}
-
 /// xen_add_to_physmap.
 #[repr(C)]
 pub struct AddToPhysmap {
@@ -182,8 +155,6 @@ const _: () = {
     assert!(size_of::<UnmapGrantRef>() == 24 && offset_of!(UnmapGrantRef, status) == 20);
     assert!(size_of::<SetupTable>() == 24 && offset_of!(SetupTable, frame_list) == 16);
     assert!(size_of::<QuerySize>() == 16 && offset_of!(QuerySize, status) == 12);
-    assert!(size_of::<Copy>() == 40 && offset_of!(Copy, dest) == 16);
-    assert!(offset_of!(Copy, len) == 32 && offset_of!(Copy, status) == 36);
     assert!(size_of::<AddToPhysmap>() == 24 && offset_of!(AddToPhysmap, gpfn) == 16);
     assert!(size_of::<HvmParam>() == 16 && offset_of!(HvmParam, value) == 8);
     // What we take from xen-sys, held against the notes of the headers.

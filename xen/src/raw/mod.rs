@@ -13,12 +13,12 @@ mod memory;
 pub use memory::{Lent, Own, Private, Shared};
 
 use crate::hypervisor::{
-    Access, CopyEnd, CopyOp, DomId, Errno, EvtPort, FrameNo, GrantRef, GrantStatus, Hypervisor,
-    NoMemory, NoRef, PAGE_SIZE, Page, PortSet, Shutdown, StillMapped,
+    Access, CopyOp, DomId, Errno, EvtPort, FrameNo, GrantRef, GrantStatus, Hypervisor, NoMemory,
+    NoRef, PAGE_SIZE, Page, PortSet, Shutdown, StillMapped,
 };
 use abi::{
-    AddToPhysmap, GrantEntry, MapGrantRef, QuerySize, SetupTable, UnmapGrantRef, gntcopy, gntmap,
-    gnttabop, nr, pte, shared_info, xenmem,
+    AddToPhysmap, GrantEntry, MapGrantRef, QuerySize, SetupTable, UnmapGrantRef, gntmap, gnttabop,
+    nr, pte, shared_info, xenmem,
 };
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -67,7 +67,6 @@ pub struct Xen {
     pages: Stack<NonNull<u8>>,
     /// Addresses of the window that were used and are empty again.
     holes: Stack<NonNull<u8>>,
-    copies: Vec<abi::Copy>,
     /// Words of the event channel bitmap in which ports of ours can be.
     words: usize,
     last: Cell<u64>,
@@ -131,7 +130,6 @@ impl Xen {
             grants,
             pages: Stack::new(),
             holes: Stack::new(),
-            copies: Vec::new(),
             // The toolstack's ports are the first a domain gets.
             words: 1,
             last: Cell::new(0),
@@ -177,18 +175,6 @@ impl Xen {
             Mode::Pv { p2m, .. } => p2m.get(number).copied().unwrap_or(u64::MAX),
             Mode::Pvh => number as u64,
         })
-    }
-
-    fn copy_end(&self, end: CopyEnd, offset: u16, private: &Private) -> (abi::CopyPtr, bool) {
-        let (frame_or_gref, domid, gref) = match end {
-            CopyEnd::Grant { dom, gref } => (gref.into(), dom.0, true),
-            CopyEnd::Page(frame) => (frame.0, SELF, false),
-            // A page that is not there becomes a frame no domain has: Xen refuses that operation.
-            CopyEnd::Private(i) => {
-                (private.page(i).map_or(u64::MAX, |at| self.frame(at).0), SELF, false)
-            }
-        };
-        (abi::CopyPtr { frame_or_gref, domid, offset }, gref)
     }
 }
 
@@ -313,23 +299,13 @@ impl Hypervisor for Xen {
     }
 
     fn copy(&mut self, private: &mut Self::Private, ops: &mut [CopyOp]) -> Result<(), Errno> {
-        let mut copies = core::mem::take(&mut self.copies);
-        copies.clear();
-        copies.extend(ops.iter().map(|op| {
-            let (source, from_gref) = self.copy_end(op.src, op.src_offset, private);
-            let (dest, to_gref) = self.copy_end(op.dst, op.dst_offset, private);
-            let flags = if from_gref { gntcopy::SOURCE_GREF } else { 0 }
-                | if to_gref { gntcopy::DEST_GREF } else { 0 };
-            abi::Copy { source, dest, len: op.len, flags, status: 0 }
-        }));
+        for op in &mut *ops {
+            // A page that is not there becomes a frame no domain has: Xen refuses that operation.
+            op.resolve(|page| private.page(page).map_or(FrameNo(u64::MAX), |at| self.frame(at)));
+        }
         // SAFETY: Xen checks that no operation crosses a page. It writes to pages that are shared
         // anyway, or to `private`, which we hold exclusively.
-        let done = unsafe { call::grant_table_op(gnttabop::COPY, &mut copies) };
-        for (op, copy) in ops.iter_mut().zip(&copies) {
-            op.status = GrantStatus(copy.status);
-        }
-        self.copies = copies;
-        done.map(drop)
+        unsafe { call::grant_table_op(gnttabop::COPY, ops) }.map(drop)
     }
 
     fn alloc_unbound(&mut self, remote: DomId) -> Result<EvtPort, Errno> {

@@ -23,7 +23,7 @@ impl Sim {
     ) -> (GrantStatus, u64) {
         let fault = self.world.on_copy.borrow_mut().as_mut().and_then(|hook| hook(by, op));
         match fault.map_or_else(|| self.try_copy(by, private, op), Err) {
-            Ok(()) => (GrantStatus::OKAY, u64::from(op.len)),
+            Ok(()) => (GrantStatus::OKAY, u64::from(op.len())),
             Err(status) => (status, 0),
         }
     }
@@ -34,10 +34,10 @@ impl Sim {
         private: &mut SimPrivate,
         op: &CopyOp,
     ) -> Result<(), GrantStatus> {
-        let from = self.place(by, private, op.src, Access::ReadOnly)?;
-        let to = self.place(by, private, op.dst, Access::ReadWrite)?;
-        let (from_at, to_at) = (usize::from(op.src_offset), usize::from(op.dst_offset));
-        let len = usize::from(op.len);
+        let from = self.place(by, private, op.src(), Access::ReadOnly)?;
+        let to = self.place(by, private, op.dst(), Access::ReadWrite)?;
+        let (from_at, to_at) = (usize::from(op.src_offset()), usize::from(op.dst_offset()));
+        let len = usize::from(op.len());
         if from_at + len > PAGE_SIZE || to_at + len > PAGE_SIZE {
             return Err(GrantStatus::BAD_COPY_ARG);
         }

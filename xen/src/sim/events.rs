@@ -127,7 +127,12 @@ pub(super) fn close(state: &mut State, by: DomId, port: u32) {
 /// Returns whether the other end learned something new.
 pub(super) fn send(state: &mut State, by: DomId, port: u32) -> Result<bool, Errno> {
     match table(state, by)?.channels.get(&port).copied() {
-        Some(Channel::Interdomain { remote, port }) => Ok(raise(state, remote, port)),
+        Some(Channel::Interdomain { remote, port }) => {
+            if let Some(peer) = state.domains.get_mut(&remote) {
+                peer.counters.signalled += 1;
+            }
+            Ok(raise(state, remote, port))
+        }
         Some(Channel::Unbound { .. }) => Ok(true),
         None => Err(EINVAL),
     }

@@ -15,11 +15,14 @@ use std::vec::Vec;
 const SLOTS_AT: usize = 64;
 const SLOT_MAX: usize = 12;
 const SLOTS: usize = 256;
+/// The index that shows answers (rsp_prod, ring.h).
+const RSP_PROD: usize = 8;
 
 /// Sees what one domain does to shared pages.
 ///
 /// * A slot of a ring is read once and whole, one after the other: who looks twice may see two things.
-/// * A slot of another's ring is answered once, and after it was read.
+/// * A slot of another's ring is answered once, and after it was read; until the answer is shown it may
+///   be written anew.
 /// * A page that is lent is neither read nor written but through a ring: what a peer can still change
 ///   is not to be believed, and what it can already read is not to be changed.
 #[derive(Clone, Debug)]
@@ -34,8 +37,16 @@ pub struct Witness {
 #[derive(Clone, Debug)]
 struct Seen {
     next: Option<usize>,
-    /// Slots that were read and not answered.
-    open: [bool; SLOTS],
+    slots: [Slot; SLOTS],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    /// Not read, or its answer was shown.
+    Closed,
+    Read,
+    /// Answered, and not shown yet.
+    Answered,
 }
 
 impl Witness {
@@ -68,6 +79,12 @@ impl Witness {
             self.note(touch, "touches the data of a page it has lent");
         } else if !copied && touch.offset >= SLOTS_AT {
             self.slot(touch, own);
+        } else if touch.kind == TouchKind::Write
+            && touch.offset == RSP_PROD
+            && let Some(ring) = self.rings.get_mut(&touch.frame)
+        {
+            let answered = ring.slots.iter_mut().filter(|slot| **slot == Slot::Answered);
+            answered.for_each(|slot| *slot = Slot::Closed);
         }
     }
 
@@ -78,18 +95,18 @@ impl Witness {
             return self.note(touch, "looks at a part of a slot");
         }
         let slot = at / size;
-        let fresh = Seen { next: None, open: [false; SLOTS] };
+        let fresh = Seen { next: None, slots: [Slot::Closed; SLOTS] };
         let ring = self.rings.entry(touch.frame).or_insert(fresh);
         if touch.kind == TouchKind::Read {
             // A page may become a new ring, whose first slot is 0.
             let wrong = slot != 0 && ring.next.is_some_and(|next| next != slot);
             ring.next = Some((slot + 1) % SLOTS);
-            let answered = !std::mem::replace(&mut ring.open[slot], true);
+            let answered = std::mem::replace(&mut ring.slots[slot], Slot::Read) != Slot::Read;
             self.reads += 1;
             if wrong || !(own || answered) {
                 self.note(touch, "reads a slot out of turn");
             }
-        } else if !own && !std::mem::replace(&mut ring.open[slot], false) {
+        } else if !own && std::mem::replace(&mut ring.slots[slot], Slot::Answered) == Slot::Closed {
             self.note(touch, "answers a slot that it has not read, or has answered");
         }
     }
