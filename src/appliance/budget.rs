@@ -11,6 +11,9 @@ use xen::hypervisor::PAGE_SIZE;
 /// Connections get one part in so many: their tables are made once, at the start.
 const FLOWS_SHARE: usize = 2;
 
+/// Connections give way to the first clients, but for so many bytes of them: 16 k.
+const FLOWS_MIN: usize = 2304 << 10;
+
 /// The rings and buffers of an uplink, twice: a backend that never lets go of its pages may have taken
 /// the first set with it. More are not made (netfront).
 const UPLINK: usize = 2 * 514 * PAGE_SIZE;
@@ -41,6 +44,20 @@ const POLICY_COST: usize = 16;
 /// Fewer clients are not worth a start.
 const CLIENTS_MIN: usize = 4;
 
+/// So many clients come before more connections.
+const CLIENTS_FIRST: usize = 32;
+
+/// What is taken whatever there is.
+const ALL_BUT_CLIENTS: usize = UPLINK + OTHERS + POLICY;
+
+/// So many clients, with the shares that what is theirs is divided into.
+const fn around(clients: usize) -> usize {
+    const SHARES: usize = HOSTS_SHARE * QUBES_SHARE;
+    // What is left of a whole when a sixteenth and a fourth of it are gone, and what rounding takes.
+    let left = SHARES - SHARES / HOSTS_SHARE - SHARES / QUBES_SHARE;
+    (clients * CLIENT + 2 * HOST) * SHARES / left
+}
+
 /// Who gets how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shares {
@@ -66,8 +83,7 @@ pub(super) struct TooLittle {
 
 impl fmt::Display for TooLittle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = (UPLINK + OTHERS + POLICY + CLIENTS_MIN * CLIENT) * FLOWS_SHARE;
-        let least = first + self.further;
+        let least = ALL_BUT_CLIENTS + FLOWS_MIN + around(CLIENTS_MIN) + self.further;
         write!(f, "{} KiB of memory are free, {} are needed", self.free >> 10, least >> 10)
     }
 }
@@ -81,8 +97,10 @@ impl Shares {
     pub(super) fn of(free: usize, uplinks: usize, clients_max: u16) -> Result<Self, TooLittle> {
         let further = uplinks.saturating_sub(1) * UPLINK;
         let left = free.saturating_sub(further);
-        let flows = left / FLOWS_SHARE;
-        let rest = (left - flows).saturating_sub(UPLINK + OTHERS + POLICY);
+        let half = left / FLOWS_SHARE;
+        let beside_clients = left.saturating_sub(ALL_BUT_CLIENTS + around(CLIENTS_FIRST));
+        let flows = half.min(beside_clients.max(FLOWS_MIN));
+        let rest = (left - flows).saturating_sub(ALL_BUT_CLIENTS);
         let qubes = rest / QUBES_SHARE;
         let hosts = rest / HOSTS_SHARE / HOST;
         let rest = rest - hosts * HOST;
@@ -116,12 +134,23 @@ mod tests {
     #[test]
     fn the_most_is_kept_and_too_little_is_told_with_what_is_needed() {
         assert_eq!(Shares::of(64 << 20, 1, 255).unwrap().clients, 255);
-        let error = Shares::of(8 << 20, 1, 255).unwrap_err();
-        let told = "8192 KiB of memory are free, 10880 are needed";
-        assert_eq!(alloc::format!("{error}"), told);
-        let error = Shares::of(14 << 20, 2, 255).unwrap_err();
-        let told = "14336 KiB of memory are free, 14992 are needed";
-        assert_eq!(alloc::format!("{error}"), told);
-        assert!(Shares::of(16 << 20, 2, 255).is_ok() && Shares::of(14 << 20, 1, 255).is_ok());
+        for (uplinks, needed) in [(1, 7768), (2, 11880)] {
+            let error = Shares::of(7 << 20, uplinks, 255).unwrap_err();
+            let told = alloc::format!("7168 KiB of memory are free, {needed} are needed");
+            assert_eq!(alloc::format!("{error}"), told);
+            assert!(Shares::of((needed - 64) << 10, uplinks, 255).is_err());
+            assert!(Shares::of((needed + 1) << 10, uplinks, 255).is_ok());
+        }
+    }
+
+    #[test]
+    fn connections_give_way_to_the_first_clients_but_for_so_many() {
+        for free in (ALL_BUT_CLIENTS + FLOWS_MIN + around(CLIENTS_FIRST)..64 << 20).step_by(4096) {
+            let Shares { flows, clients, .. } = Shares::of(free, 1, 255).unwrap();
+            assert!(usize::from(clients) >= CLIENTS_FIRST, "{clients} of {free} bytes");
+            let half = free / FLOWS_SHARE;
+            assert!(flows.bytes >= FLOWS_MIN && flows.bytes <= half, "{flows:?} of {free}");
+            assert!(usize::from(clients) <= CLIENTS_FIRST + 1 || flows.bytes == half);
+        }
     }
 }

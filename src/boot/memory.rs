@@ -18,7 +18,7 @@ global_asm!(
 );
 
 /// Bytes from which `rep movsb` is faster than the loops where it is fast at all
-/// (`cargo bench --bench memory`).
+/// (`cargo xtask bench memory`).
 const REP_FROM: u64 = 512;
 
 unsafe extern "C" {

@@ -31,7 +31,7 @@ pub const CMDLINE: &str = "ip=10.137.255.2";
 pub const OPEN: &str = include_str!("../../examples/open.tide");
 pub const SEED: [u8; 32] = [7; 32];
 /// Memory that a guest of 16 MiB has left when it has booted.
-pub const FREE: usize = 29 << 19;
+pub const FREE: usize = 14_500 << 10;
 
 type Sut = Appliance<SimHypervisor, SimPage>;
 
