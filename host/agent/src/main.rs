@@ -15,11 +15,13 @@ mod run;
 mod store;
 mod usage;
 mod wait;
+mod wakes;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -95,6 +97,8 @@ enum Question {
     },
     /// Which functions of Xen and Linux do these addresses, on standard input, lie in?
     Names,
+    /// How often was each domain woken up, by this file of xentrace?
+    Wakes { trace: PathBuf },
     /// Which processor time has each domain used, in nanoseconds?
     Usage,
 }
@@ -137,6 +141,7 @@ fn ask(what: Question, patience: Duration) -> io::Result<()> {
         Question::Dns { resolver, name, tcp } => {
             serde_json::to_string(&net::dns::ask(resolver, &name, tcp, patience)?)
         }
+        Question::Wakes { trace } => serde_json::to_string(&wakes::of(&fs::read(trace)?)?),
         Question::Usage => serde_json::to_string(&usage::all()?),
         Question::Names => serde_json::to_string(&names::of(&io::read_to_string(io::stdin())?)?),
     };

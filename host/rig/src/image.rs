@@ -20,12 +20,13 @@ const FIREWALL_UP: &str = include_str!("../guest/firewall-up.sh");
 const FIREWALL_NFT: &str = include_str!("../guest/firewall.nft");
 
 /// Programs of dom0, by their path in the packages.
-const DOM0_PROGRAMS: [&str; 16] = [
+const DOM0_PROGRAMS: [&str; 17] = [
     "usr/lib/xen-4.17/bin/xl",
     "usr/lib/xen-4.17/bin/xenstored",
     "usr/lib/xen-4.17/bin/xenconsoled",
     "usr/lib/xen-4.17/bin/xenconsole",
     "usr/lib/xen-4.17/bin/xen-init-dom0",
+    "usr/lib/xen-4.17/bin/xentrace",
     "usr/lib/xen-4.17/bin/libxl-save-helper",
     "usr/bin/xenstore-chmod",
     "usr/bin/xenstore-exists",
@@ -57,7 +58,7 @@ const DOM0_MODULES: [&str; 7] =
 
 const CLIENT_MODULES: [&str; 1] = ["xen-netfront"];
 
-const FIREWALL_MODULES: [&str; 12] = [
+const FIREWALL_MODULES: [&str; 14] = [
     "crc32c_generic",
     "xenfs",
     "xen-netfront",
@@ -69,7 +70,9 @@ const FIREWALL_MODULES: [&str; 12] = [
     "nft_ct",
     "nft_reject_inet",
     "nft_reject_ipv4",
+    "nft_limit",
     "nft_log",
+    "nf_log_syslog",
 ];
 
 /// Everything QEMU loads.

@@ -10,6 +10,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Events of the scheduler that are few (TRC_SCHED_MIN, trace.h): who ran, and who waits.
+const SCHEDULING: u32 = 0x0002_1000;
+
 /// Xen with its dom0.
 #[derive(Clone)]
 pub struct Xen {
@@ -218,6 +221,20 @@ impl Xen {
         ensure(exit.success(), || format!("ask usage: {}", exit.stderr.trim_end()))?;
         let times: BTreeMap<u16, u64> = serde_json::from_str(&exit.stdout).context("ask usage")?;
         Ok(times.into_iter().map(|(id, nanos)| (id, Duration::from_nanos(nanos))).collect())
+    }
+
+    /// How often each domain is woken up in the next seconds, by its number, as the hypervisor's own
+    /// trace tells.
+    ///
+    /// # Errors
+    /// When dom0 cannot trace.
+    pub fn wake_ups(&self, seconds: u32) -> Result<BTreeMap<u16, u64>> {
+        let trace = "/run/wakes.trace";
+        let script = format!(
+            "xentrace -D -e {SCHEDULING:#x} -T {seconds} {trace} && \
+             tidegate-agent ask wakes {trace}; rm -f {trace}"
+        );
+        serde_json::from_str(&self.dom0.sh(&script)?).context("ask wakes")
     }
 
     /// Waits until a domain number is no more.

@@ -1,14 +1,16 @@
 //! Qubes: daemons in dom0 speak with the firewall over real channels, by libxenvchan.
 
 use super::Where::Everywhere;
+use super::devices::move_to;
+use super::lifecycle::{SPARE, SPARE_IP, spare_config};
 use super::{Scenario, same, scenario, traffic};
-use crate::config::Config;
+use crate::config::{Config, Vif};
 use crate::domain::{Domain, Way};
 use crate::error::{Result, ensure};
 use crate::peers::Peers;
-use crate::plan::{FIREWALL, PERSONAL, REJECTED, RESOLVER, SERVER, SYS_NET, VIRTUAL_DNS, WORK};
+use crate::plan::{PERSONAL, REJECTED, RESOLVER, SERVER, SYS_NET, VIRTUAL_DNS, WORK};
 use crate::probe::Connect;
-use crate::world::{self, Firewall, World};
+use crate::world::{Firewall, World};
 use agent::dom0::Order;
 use std::net::Ipv4Addr;
 
@@ -22,25 +24,23 @@ pub(super) const SCENARIOS: &[Scenario] = &[scenario(
 const ANY: &str = "action=accept";
 
 fn qubes(world: &mut World) -> Result<()> {
-    let usual = world.firewall.clone();
-    if !matches!(usual, Firewall::Tidegate { .. }) {
+    if !matches!(world.firewall, Firewall::Tidegate { .. }) {
         return Ok(());
     }
-    world.replace_firewall(Firewall::None, &[])?;
-    world.firewall = usual.clone();
     let outcome = in_qubes(world);
-    let told = world.last_words();
-    let outcome = outcome.map_err(|e| crate::Error::new(format!("{e}\n{told}")));
-    world.replace_firewall(usual, &[WORK, PERSONAL])?;
-    outcome
+    outcome.map_err(|e| crate::Error::new(format!("{e}\n{}", world.xen.console_tail(SPARE, 30))))
 }
 
-/// A firewall without a policy and without a word on its command line, as in a fresh Qubes.
-fn in_qubes(world: &mut World) -> Result<()> {
-    let bare =
-        Config { kernel: "/guest/kernel".into(), extra: String::new(), ..world.firewall_config() };
-    let fw = world.xen.create_paused(&bare)?;
-    let [own, gateway, real] = [FIREWALL, SYS_NET, RESOLVER].map(|addr| addr.to_string());
+/// A firewall without a policy and without a word on its command line, as in a fresh Qubes, beside the
+/// usual one.
+fn in_qubes(world: &World) -> Result<()> {
+    let bare = Config {
+        kernel: "/guest/kernel".into(),
+        extra: String::new(),
+        ..spare_config(world, world.firewall.memory())
+    };
+    let spare = world.xen.create_paused(&bare)?;
+    let [own, gateway, real] = [SPARE_IP, SYS_NET, RESOLVER].map(|addr| addr.to_string());
     let [first, second] = VIRTUAL_DNS.map(|addr| addr.to_string());
     let clients = format!("{} {}", WORK.ip, PERSONAL.ip);
     let entries = [
@@ -55,21 +55,29 @@ fn in_qubes(world: &mut World) -> Result<()> {
         ("/qubes-netvm-secondary-dns", &*second),
         ("/connected-ips", &*clients),
     ];
-    let peers = Peers::start(&world.xen.dom0, fw.id, &entries)?;
-    let outcome = speak(world, &peers, &fw.name);
+    let peers = Peers::start(&world.xen.dom0, spare.id, &entries)?;
+    let outcome = speak(world, &peers, &spare);
     let printed = peers.printed();
     peers.stop()?;
-    outcome.map_err(|e| crate::Error::new(format!("{e}\nthe daemons saw:\n{printed}")))
+    outcome.map_err(|e| crate::Error::new(format!("{e}\nthe daemons saw:\n{printed}")))?;
+    for client in [WORK, PERSONAL] {
+        move_to(world, client, &world.client_vif(client))?;
+    }
+    world.xen.destroy(SPARE)?;
+    world.xen.wait_gone(&spare, crate::DEADLINE)
 }
 
-fn speak(world: &mut World, peers: &Peers, fw: &str) -> Result<()> {
+fn speak(world: &World, peers: &Peers, spare: &Domain) -> Result<()> {
     peers.rules(&PERSONAL.ip.to_string(), &[ANY], false)?;
     peers.write(&format!("/qubes-firewall/{}", PERSONAL.ip), "")?;
-    world.xen.unpause(fw)?;
+    world.xen.unpause(SPARE)?;
     peers.wait_printed(0, "\"live\":true")?;
     peers.wait_printed(0, "\"greeted\":true")?;
-    world.wait_uplink(&world.fw()?)?;
-    [WORK, PERSONAL].into_iter().try_for_each(|client| world.start_client(client))?;
+    world.wait_uplink(spare)?;
+    for client in [WORK, PERSONAL] {
+        let there = Vif { backend: Some(SPARE.into()), ..world.client_vif(client) };
+        move_to(world, client, &there)?;
+    }
     rules(world, peers)?;
     fake(world, peers)?;
     restarts(world, peers)?;
@@ -102,9 +110,9 @@ fn rules(world: &World, peers: &Peers) -> Result<()> {
     peers.commit(&work)?;
     sees(world, WORK, SERVER, false)?;
     // Not understood: blocked and said; the other goes on.
-    let mark = world.xen.console_mark(world::FIREWALL);
+    let mark = world.xen.console_mark(SPARE);
     peers.rules(&work, &[ANY, "action=accept dpi=NO"], true)?;
-    world.xen.wait_console(world::FIREWALL, mark, "it is blocked", crate::DEADLINE)?;
+    world.xen.wait_console(SPARE, mark, "it is blocked", crate::DEADLINE)?;
     sees(world, WORK, SERVER, false)?;
     sees(world, PERSONAL, SERVER, true)?;
     under_load(world, peers, &work)
@@ -149,7 +157,7 @@ fn fake(world: &World, peers: &Peers) -> Result<()> {
     // As dom0 writes it for a client without one.
     peers.write(&key("visible-ip"), &work)?;
     peers.rules(&work, &[ANY], true)?;
-    readdress(&client, WORK.ip, FIREWALL)?;
+    readdress(&client, WORK.ip, SPARE_IP)?;
     sees(world, WORK, SERVER, true)
 }
 
@@ -165,9 +173,9 @@ fn readdress(client: &Domain, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()
 
 fn restarts(world: &World, peers: &Peers) -> Result<()> {
     let work = WORK.ip.to_string();
-    let mark = world.xen.console_mark(world::FIREWALL);
+    let mark = world.xen.console_mark(SPARE);
     peers.done(&Order::StopDatabase)?;
-    world.xen.wait_console(world::FIREWALL, mark, "QubesDB is gone", crate::DEADLINE)?;
+    world.xen.wait_console(SPARE, mark, "QubesDB is gone", crate::DEADLINE)?;
     sees(world, WORK, SERVER, true)?;
     peers.rules(&work, &["action=drop"], false)?;
     peers.write(&format!("/qubes-firewall/{work}"), "")?;

@@ -1,7 +1,7 @@
 //! Words of the policy language, as clients and the uplink's domain feel them. The rules are those of
 //! rig.tide.
 
-use super::Where::{Kernel, Tidegate};
+use super::Where::{Full, Kernel, Tidegate};
 use super::{Scenario, same, scenario};
 use crate::domain::{DEADLINE, Domain};
 use crate::error::{Result, ensure};
@@ -11,10 +11,10 @@ use crate::world::{self, World};
 use agent::Condition;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario("reject-kinds", "each kind of reject is told in its own way", Tidegate, rejects),
-    scenario("limit", "so many flows begin as a limit allows, and no more", Tidegate, limit),
+    scenario("reject-kinds", "each kind of reject is told in its own way", Full, rejects),
+    scenario("limit", "so many flows begin as a limit allows, and no more", Full, limit),
     scenario("policy-names", "a name leads to where the resolver says", Kernel, names),
-    scenario("forward", "the uplink reaches the VM a port leads to, if it may", Tidegate, forward),
+    scenario("forward", "the uplink reaches the VM a port leads to, if it may", Full, forward),
     scenario("syslog", "the receiver gets what the console says", Tidegate, syslog),
 ];
 

@@ -1,6 +1,7 @@
 //! `cargo xtask bench counts`: the exact integers that tests/counts.rs asserts.
 //!
-//! In: the lines that test prints. Out: a table. Never: a figure the test has not checked.
+//! In: the lines that test prints. Out: a table. Never: a figure the test has not checked. That the
+//! specification says the same is not asked here, where it may be about to be written.
 
 use super::table::Table;
 use rig::{Context as _, Error, Layout, Result, run, step};
@@ -25,6 +26,7 @@ pub(crate) fn table(layout: &Layout) -> Result<Table> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(&layout.root).args(["test", "--quiet", "--package", "tidegate"]);
     cargo.args(["--test", "counts", "--", "--nocapture", "--test-threads=1"]);
+    cargo.args(["--skip", "the_specification_says"]);
     let said = step("count", || run(&mut cargo))?;
     let mut counts = said
         .lines()

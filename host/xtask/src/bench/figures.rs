@@ -4,7 +4,7 @@
 //! receiver; processor time is the hypervisor's own account, to the nanosecond.
 
 use rig::plan::{DISCARD, SERVER, WORK};
-use rig::{Error, FIREWALL, Firewall, Load, Report, Result, Way, World, ensure, step};
+use rig::{Domain, Error, FIREWALL, Firewall, Load, Report, Result, Way, World, ensure, step};
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use std::time::Duration;
 const PINGS: u32 = 100;
 /// Seconds without traffic.
 const IDLE: u32 = 3;
+/// Seconds without traffic in which wake-ups are counted: some come every few seconds only.
+const COUNTED: u32 = 10;
 /// Seconds of load under which pings are sent: longer than they take.
 const LOADED: u32 = 5;
 /// The server that accepts and closes.
@@ -24,18 +26,14 @@ const DATAGRAM_FRAME: u32 = 64;
 pub(crate) enum Figure {
     /// Mbit/s at the receiver.
     Tcp(Way, u32),
-    /// CPU seconds of the firewall for 10^9 bytes.
-    FirewallPerGb(Way, u32),
-    /// CPU seconds of all domains for 10^9 bytes.
-    AllPerGb(Way, u32),
+    /// CPU seconds for 10^9 bytes.
+    PerGb(Whose, Way, u32),
     /// Datagrams in frames of 64 bytes that arrived, in a second.
     Datagrams,
     /// Of those that the load guest's ring took, in percent.
     DatagramsLost,
-    /// CPU microseconds of the firewall for a datagram that arrived.
-    FirewallPerDatagram,
-    /// CPU microseconds of all domains for a datagram that arrived.
-    AllPerDatagram,
+    /// CPU microseconds for a datagram that arrived.
+    PerDatagram(Whose),
     /// TCP connections opened in a second.
     Connections,
     /// CPU microseconds of the firewall for a connection opened and closed.
@@ -50,13 +48,49 @@ pub(crate) enum Figure {
     PingLoadedSlow,
     /// CPU milliseconds of the firewall in a second without traffic.
     IdleCpu,
+    /// How often the firewall is woken up in a second without traffic.
+    WakeUps,
     /// MiB.
     Memory,
     /// Seconds from `xl unpause` to the first ping that is answered through it.
     FirstPing,
 }
 
+/// Whose processor time a figure is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    /// What stands between the client and the uplink.
+    Firewall,
+    /// Who makes the load: a Linux client, or the load guest.
+    Client,
+    /// The domain that serves the uplink, and the servers in it.
+    Uplink,
+    /// Everybody's.
+    All,
+}
+
+impl Whose {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Firewall => "firewall",
+            Self::Client => "client",
+            Self::Uplink => "uplink's domain",
+            Self::All => "all domains",
+        }
+    }
+}
+
 impl Figure {
+    /// Whether it is the processor time of the firewall for something carried.
+    pub(crate) const fn is_cost_of_firewall(self) -> bool {
+        matches!(
+            self,
+            Self::PerGb(Whose::Firewall, ..)
+                | Self::PerDatagram(Whose::Firewall)
+                | Self::FirewallPerConnection
+        )
+    }
+
     /// For people, unit included.
     pub(crate) fn title(self) -> String {
         let tcp = |way, streams: u32| {
@@ -65,12 +99,10 @@ impl Figure {
         };
         match self {
             Self::Tcp(way, n) => format!("{}, Mbit/s", tcp(way, n)),
-            Self::FirewallPerGb(way, n) => format!("{}: firewall, CPU s/GB", tcp(way, n)),
-            Self::AllPerGb(way, n) => format!("{}: all domains, CPU s/GB", tcp(way, n)),
+            Self::PerGb(whose, way, n) => format!("{}: {}, CPU s/GB", tcp(way, n), whose.name()),
             Self::Datagrams => "64-byte UDP delivered, 1/s".into(),
             Self::DatagramsLost => "64-byte UDP lost, %".into(),
-            Self::FirewallPerDatagram => "64-byte UDP: firewall, CPU µs each".into(),
-            Self::AllPerDatagram => "64-byte UDP: all domains, CPU µs each".into(),
+            Self::PerDatagram(whose) => format!("64-byte UDP: {}, CPU µs each", whose.name()),
             Self::Connections => "new TCP connections, 1/s".into(),
             Self::FirewallPerConnection => "new TCP connection: firewall, CPU µs each".into(),
             Self::PingAlone => "ping alone, p50, ms".into(),
@@ -78,6 +110,7 @@ impl Figure {
             Self::PingLoaded => "ping under 16 streams, p50, ms".into(),
             Self::PingLoadedSlow => "ping under 16 streams, p99, ms".into(),
             Self::IdleCpu => "idle: firewall, CPU ms/s".into(),
+            Self::WakeUps => "idle: firewall, wake-ups, 1/s".into(),
             Self::Memory => "memory, MiB".into(),
             Self::FirstPing => "unpause to first forwarded ping, s".into(),
         }
@@ -127,15 +160,16 @@ pub(crate) fn all(world: &World, seconds: u32) -> Result<Figures> {
 }
 
 /// Runs one load, and says what came of it.
-pub(crate) fn job(world: &World, job: Job, seconds: u32) -> Result<String> {
+/// TCP is of so many streams.
+pub(crate) fn job(world: &World, job: Job, streams: u32, seconds: u32) -> Result<Figures> {
     let mut figures = Figures::new();
     match job {
-        Job::Up => tcp(world, Way::Up, 1, seconds, &mut figures)?,
-        Job::Down => tcp(world, Way::Down, 1, seconds, &mut figures)?,
+        Job::Up => tcp(world, Way::Up, streams, seconds, &mut figures)?,
+        Job::Down => tcp(world, Way::Down, streams, seconds, &mut figures)?,
         Job::Udp => datagrams(world, &mut Load::start(world)?, seconds, &mut figures)?,
         Job::Connect => connections(world, &mut Load::start(world)?, seconds, &mut figures)?,
     }
-    Ok(line(&figures))
+    Ok(figures)
 }
 
 /// All in one line.
@@ -148,23 +182,46 @@ fn guarded(world: &World) -> bool {
     !matches!(world.firewall, Firewall::None)
 }
 
-/// Seconds of processor time that some work cost the firewall, and all domains together.
-struct Cost {
-    firewall: Option<f64>,
-    all: f64,
+/// Processor time that some work cost each domain, by its number.
+struct Cost(BTreeMap<u16, Duration>);
+
+impl Cost {
+    /// Seconds that whoever is meant used while `client` made the load; `None` if there is none.
+    fn of(&self, world: &World, client: &Domain, whose: Whose) -> Result<Option<f64>> {
+        let id = match whose {
+            Whose::Firewall if !guarded(world) => return Ok(None),
+            Whose::Firewall => world.fw()?.id,
+            Whose::Client => client.id,
+            Whose::Uplink => world.xen.dom0.id,
+            Whose::All => return Ok(Some(self.0.values().sum::<Duration>().as_secs_f64())),
+        };
+        Ok(self.0.get(&id).map(Duration::as_secs_f64))
+    }
+
+    /// Enters what each of them used, by the amount of work done.
+    fn enter(
+        &self,
+        (world, client): (&World, &Domain),
+        figures: &mut Figures,
+        amount: f64,
+        name: impl Fn(Whose) -> Figure,
+    ) -> Result<()> {
+        for whose in [Whose::Firewall, Whose::Client, Whose::Uplink, Whose::All] {
+            if let Some(seconds) = self.of(world, client, whose)? {
+                figures.insert(name(whose), seconds / amount);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn cost<T>(world: &World, work: impl FnOnce() -> Result<T>) -> Result<(T, Cost)> {
-    let firewall = if guarded(world) { Some(world.fw()?.id) } else { None };
     let before = world.xen.cpu_times()?;
     let done = work()?;
-    let after = world.xen.cpu_times()?;
-    let used = |id: &u16, time: &Duration| {
-        time.saturating_sub(before.get(id).copied().unwrap_or_default()).as_secs_f64()
+    let used = |(id, time): (u16, Duration)| {
+        (id, time.saturating_sub(before.get(&id).copied().unwrap_or_default()))
     };
-    let all = after.iter().map(|(id, time)| used(id, time)).sum();
-    let firewall = firewall.and_then(|id| after.get(&id).map(|time| used(&id, time)));
-    Ok((done, Cost { firewall, all }))
+    Ok((done, Cost(world.xen.cpu_times()?.into_iter().map(used).collect())))
 }
 
 fn tcp(world: &World, way: Way, streams: u32, seconds: u32, figures: &mut Figures) -> Result<()> {
@@ -172,11 +229,7 @@ fn tcp(world: &World, way: Way, streams: u32, seconds: u32, figures: &mut Figure
     let (bits, cost) = cost(world, || work.iperf_streams(SERVER, way, streams, seconds))?;
     let gigabytes = bits * f64::from(seconds) / 8e9;
     figures.insert(Figure::Tcp(way, streams), bits / 1e6);
-    figures.insert(Figure::AllPerGb(way, streams), cost.all / gigabytes);
-    if let Some(firewall) = cost.firewall {
-        figures.insert(Figure::FirewallPerGb(way, streams), firewall / gigabytes);
-    }
-    Ok(())
+    cost.enter((world, &work), figures, gigabytes, |whose| Figure::PerGb(whose, way, streams))
 }
 
 fn datagrams(world: &World, load: &mut Load, seconds: u32, figures: &mut Figures) -> Result<()> {
@@ -193,11 +246,7 @@ fn datagrams(world: &World, load: &mut Load, seconds: u32, figures: &mut Figures
     ensure(arrived > 0.0, || format!("no datagram arrived: {report:?}"))?;
     figures.insert(Figure::Datagrams, arrived / of_a_second(&report));
     figures.insert(Figure::DatagramsLost, (100.0 * (1.0 - arrived / report.sent as f64)).max(0.0));
-    figures.insert(Figure::AllPerDatagram, cost.all * 1e6 / arrived);
-    if let Some(firewall) = cost.firewall {
-        figures.insert(Figure::FirewallPerDatagram, firewall * 1e6 / arrived);
-    }
-    Ok(())
+    cost.enter((world, &load.domain), figures, arrived / 1e6, Figure::PerDatagram)
 }
 
 fn connections(world: &World, load: &mut Load, seconds: u32, figures: &mut Figures) -> Result<()> {
@@ -206,7 +255,7 @@ fn connections(world: &World, load: &mut Load, seconds: u32, figures: &mut Figur
     ensure(report.opened > 0, || format!("no connection opened: {report:?}"))?;
     let opened = report.opened as f64;
     figures.insert(Figure::Connections, opened / of_a_second(&report));
-    if let Some(firewall) = cost.firewall {
+    if let Some(firewall) = cost.of(world, &load.domain, Whose::Firewall)? {
         figures.insert(Figure::FirewallPerConnection, firewall * 1e6 / opened);
     }
     Ok(())
@@ -221,8 +270,11 @@ fn latency(world: &World, figures: &mut Figures) -> Result<()> {
     // The first packet of a flow is another thing than its latency.
     work.round_trips(SERVER, 3)?;
     let ((), idle) = cost(world, || world.xen.dom0.sh(&format!("sleep {IDLE}")).map(drop))?;
-    if let Some(firewall) = idle.firewall {
+    if let Some(firewall) = idle.of(world, &work, Whose::Firewall)? {
         figures.insert(Figure::IdleCpu, firewall * 1e3 / f64::from(IDLE));
+        // Counting costs a little of the firewall's time: it is done apart.
+        let woken = world.xen.wake_ups(COUNTED)?.get(&world.fw()?.id).copied().unwrap_or(0);
+        figures.insert(Figure::WakeUps, woken as f64 / f64::from(COUNTED));
     }
     let alone = work.round_trips(SERVER, PINGS)?;
     insert(figures, alone, Figure::PingAlone, Figure::PingAloneSlow)?;

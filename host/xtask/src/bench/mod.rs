@@ -6,6 +6,7 @@
 mod counts;
 mod figures;
 mod instructions;
+mod memory;
 mod nat;
 mod plot;
 mod profile;
@@ -38,6 +39,8 @@ pub(crate) enum Bench {
     },
     /// Time and memory of a packet in the firewall alone, by number of flows
     Nat(nat::Nat),
+    /// Rates of the kernel's copies, fills and sums, beside libc's
+    Memory(memory::Memory),
     /// Time to read, study and prepare rules, and of a new flow, by their number; nft beside it
     Rules(rules::Rules),
     /// Rates, latency, CPU time, memory and start on a real Xen, beside Linux and no firewall
@@ -50,6 +53,7 @@ pub(crate) fn command(layout: &Layout, bench: Bench) -> Result<()> {
         Bench::Counts { write } => small(layout, "counts", &counts::table(layout)?, write),
         Bench::Size { write } => small(layout, "size", &size(layout)?, write),
         Bench::Nat(nat) => nat.run(layout),
+        Bench::Memory(memory) => memory.run(layout),
         Bench::Rules(rules) => rules.run(layout),
         Bench::Xen(xen) => xen.run(layout),
     }

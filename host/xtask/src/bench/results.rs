@@ -3,7 +3,7 @@
 //! In: figures of each firewall in each round. Out: medians with their spread as a table, and the aims
 //! with what was reached. Never: a mean, which one disturbed round would move.
 
-use super::figures::{Figure, Figures};
+use super::figures::{Figure, Figures, Whose};
 use super::table::Table;
 use rig::Way;
 use serde_json::{Value, json};
@@ -48,12 +48,24 @@ impl std::fmt::Display for Spread {
 
 /// Three digits that count.
 fn number(value: f64) -> String {
-    match value.abs() {
-        v if v >= 100.0 => format!("{value:.0}"),
-        v if v >= 10.0 => format!("{value:.1}"),
-        v if v >= 1.0 || v == 0.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
+    digits(value, 0)
+}
+
+/// Three digits that count, and some more.
+fn digits(value: f64, more: usize) -> String {
+    let places = match value.abs() {
+        v if v >= 100.0 => 0,
+        v if v >= 10.0 => 1,
+        v if v >= 1.0 || v == 0.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.0$}", places + more)
+}
+
+/// Two numbers that are compared: with one digit more if they look the same otherwise.
+fn compared(one: f64, other: f64) -> (String, String) {
+    let more = usize::from(number(one) == number(other));
+    (digits(one, more), digits(other, more))
 }
 
 impl Shown {
@@ -108,11 +120,13 @@ impl Results {
         for aim in aims() {
             if let Some(reached) = self.reached(&aim) {
                 let met = if reached <= aim.bound { "yes" } else { "no" };
-                let times = |value: f64| format!("{} × Linux", number(value));
-                let row = [aim.what, times(aim.bound), times(reached), met.to_owned()];
+                let (reached, bound) = compared(reached, aim.bound);
+                let times = |value| format!("{value} × Linux");
+                let row = [aim.figure.title(), times(bound), times(reached), met.to_owned()];
                 table.rows.push(row.to_vec());
             }
         }
+        table.rows.extend(self.wake_ups_aim());
         for way in [Way::Up, Way::Down] {
             for streams in [1, 16] {
                 table.rows.extend(self.rate_aim(Figure::Tcp(way, streams)));
@@ -131,20 +145,26 @@ impl Results {
         self.firewalls.iter().find(|shown| ![LINUX, NONE].contains(&shown.name.as_str()))
     }
 
+    fn wake_ups_aim(&self) -> Option<Vec<String>> {
+        let figure = Figure::WakeUps;
+        let own = self.own()?.median(figure)?;
+        let (reached, bound) = compared(own, WAKE_UPS);
+        let met = if own <= WAKE_UPS { "yes" } else { "no" };
+        Some(vec![figure.title(), format!("≤ {bound}"), reached, met.to_owned()])
+    }
+
     /// 1.3 × Linux, or 80 % of the run without a firewall, whichever is lower.
     fn rate_aim(&self, figure: Figure) -> Option<Vec<String>> {
         let own = self.own()?.median(figure)?;
         let linux = self.of(LINUX)?.median(figure)?;
         let none = self.of(NONE)?.median(figure)?;
         let bound = (1.3 * linux).min(0.8 * none);
-        let reached = format!(
-            "{} ({} × Linux, {} % of none)",
-            number(own),
-            number(own / linux),
-            number(100.0 * own / none)
-        );
+        let (times, _) = compared(own / linux, 1.3);
+        let share = number(100.0 * own / none);
         let met = if own >= bound { "yes" } else { "no" };
-        Some(vec![figure.title(), format!("≥ {}", number(bound)), reached, met.to_owned()])
+        let (own, bound) = compared(own, bound);
+        let reached = format!("{own} ({times} × Linux, {share} % of none)");
+        Some(vec![figure.title(), format!("≥ {bound}"), reached, met.to_owned()])
     }
 }
 
@@ -155,18 +175,20 @@ const NONE: &str = "no firewall";
 /// A figure that shall be so many times that of Linux at most.
 struct Aim {
     figure: Figure,
-    what: String,
     bound: f64,
 }
 
+/// In a second without traffic, at most.
+const WAKE_UPS: f64 = 2.0;
+
 fn aims() -> Vec<Aim> {
-    let aim = |figure: Figure, bound| Aim { figure, what: figure.title(), bound };
+    let aim = |figure: Figure, bound| Aim { figure, bound };
     let mut aims: Vec<_> = [Way::Up, Way::Down]
         .into_iter()
-        .flat_map(|way| [1, 16].map(|n| aim(Figure::FirewallPerGb(way, n), 1.0 / 6.0)))
+        .flat_map(|way| [1, 16].map(|n| aim(Figure::PerGb(Whose::Firewall, way, n), 1.0 / 6.0)))
         .collect();
     aims.extend([
-        aim(Figure::FirewallPerDatagram, 1.0 / 8.0),
+        aim(Figure::PerDatagram(Whose::Firewall), 1.0 / 8.0),
         aim(Figure::PingAlone, 0.5),
         aim(Figure::PingLoadedSlow, 1.0),
         aim(Figure::FirstPing, 0.1),
@@ -198,6 +220,23 @@ mod tests {
             let linux = shown(LINUX, &[10.0], Figure::PingAlone);
             // Linux is what is compared with, wherever it stands.
             let rows = Results { firewalls: vec![linux, own] }.aims().rows;
+            assert_eq!(rows.len(), 1);
+            assert_eq!(rows[0][3], met);
+        }
+    }
+
+    #[test]
+    fn what_is_compared_has_the_digit_that_decides() {
+        assert_eq!(compared(163.2, 163.4), ("163.2".into(), "163.4".into()));
+        assert_eq!(compared(162.0, 163.4), ("162".into(), "163".into()));
+        assert_eq!(compared(1.299, 1.3), ("1.299".into(), "1.300".into()));
+    }
+
+    #[test]
+    fn wake_ups_have_a_bound_of_their_own() {
+        for (value, met) in [(2.0, "yes"), (2.05, "no")] {
+            let own = shown("Tidegate", &[value], Figure::WakeUps);
+            let rows = Results { firewalls: vec![own] }.aims().rows;
             assert_eq!(rows.len(), 1);
             assert_eq!(rows[0][3], met);
         }

@@ -50,6 +50,9 @@ pub(crate) struct Xen {
     /// The load that is profiled; may be given more than once
     #[arg(long, value_enum, requires = "profile")]
     load: Vec<Job>,
+    /// Streams of a TCP load that is profiled
+    #[arg(long, requires = "profile", default_value_t = 1)]
+    streams: u32,
     /// Time goes by the host's clock, and there are two processors: rates are nearer to those of a
     /// real machine, but a busy host spoils them. Otherwise time goes by instructions executed
     #[arg(long)]
@@ -174,11 +177,39 @@ impl Xen {
     fn profile(&self, world: &World, elf: &Path) -> Result<()> {
         let loads = if self.load.is_empty() { &[Job::Up, Job::Down][..] } else { &self.load };
         for load in loads {
-            let (said, profile) =
-                profile::during(world, elf, || figures::job(world, *load, self.seconds))?;
-            println!("\n{}: {said}\n{profile}", world.firewall.name());
+            let job = || figures::job(world, *load, self.streams, self.seconds);
+            let (figures, profile) = profile::during(world, elf, job)?;
+            println!("\n{}, {}: {}", world.firewall.name(), world.mode, figures::line(&figures));
+            println!("{profile}");
+            let spent = figures.iter().find(|(figure, _)| figure.is_cost_of_firewall());
+            if let Some((figure, value)) = spent {
+                println!("{}: {value:.2}; {}", figure.title(), profile.parts(*value));
+            }
         }
         Ok(())
+    }
+
+    /// The command that measures the same again.
+    fn shown_by(&self, mode: Mode) -> String {
+        let Self { rounds, seconds, memory, .. } = self;
+        let mut command = format!(
+            "cargo xtask bench xen --mode {mode} --rounds {rounds} --seconds {seconds} \
+             --memory {memory}"
+        );
+        let mut add = |words: &str| command = format!("{command} {words}");
+        self.only.iter().for_each(|kind| add(&format!("--only {}", kind.name())));
+        if let Some(image) = &self.image {
+            add(&format!("--image {}", image.display()));
+        }
+        if let Some(extra) = &self.extra {
+            add(&format!("--extra '{extra}'"));
+        }
+        for (given, word) in [(self.start, "--start"), (self.host_clock, "--host-clock")] {
+            if given {
+                add(word);
+            }
+        }
+        command
     }
 
     fn tell(&self, layout: &Layout, mode: Mode, results: &Results) -> Result<()> {
@@ -188,11 +219,13 @@ impl Xen {
         } else {
             "a clock of instructions executed, one emulated processor"
         };
-        let on = format!("{}; {} rounds of {} s; {clock}", machine()?, self.rounds, self.seconds);
+        let rounds = if self.rounds == 1 { "round" } else { "rounds" };
+        let (machine, seconds) = (machine()?, self.seconds);
+        let on = format!("{machine}; {} {rounds} of {seconds} s; {clock}", self.rounds);
         let value = json!({ "mode": mode.to_string(), "on": on, "firewalls": results.json() });
         table::save_json(layout, &name, &value)?;
         plot::save(layout, &name, &format!("Tidegate, {mode}: {on}"), results)?;
-        let shown_by = format!("cargo xtask bench xen --mode {mode}");
+        let shown_by = self.shown_by(mode);
         let text = format!(
             "{}\n{}\nMedian (least–most). {on}. Shown by `{shown_by}`.\n",
             results.table().markdown(),
@@ -207,6 +240,16 @@ impl Xen {
     }
 }
 
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tidegate => "tidegate",
+            Self::Linux => "linux",
+            Self::None => "none",
+        }
+    }
+}
+
 /// The host's processor, and today.
 fn machine() -> Result<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -214,4 +257,27 @@ fn machine() -> Result<String> {
     let model = model.map_or("an unknown processor", |(_, model)| model.trim());
     let date = run(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?;
     Ok(format!("QEMU TCG on {model}, {}", date.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        xen: Xen,
+    }
+
+    #[test]
+    fn what_is_shown_is_shown_again_by_the_same_options() {
+        let line = |words: &str| Line::parse_from(words.split(' ')).xen;
+        let plain = line("xen").shown_by(Mode::Pv);
+        assert_eq!(plain, "cargo xtask bench xen --mode pv --rounds 3 --seconds 5 --memory 16");
+        let said = "xen --mode pvh --rounds 1 --seconds 2 --memory 32 --only tidegate --only none \
+                    --image /k.elf --extra ip=10.0.0.1 --start --host-clock";
+        let shown = line(said).shown_by(Mode::Pvh);
+        assert_eq!(shown.replace('\'', ""), format!("cargo xtask bench {said}"));
+    }
 }
