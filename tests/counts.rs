@@ -3,160 +3,201 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod machine;
+mod tree;
 
 use machine::flow::{BOTH, Flow};
-use machine::frames::{Kind, Spec};
-use machine::{CLIENT_MAC, Client, Machine, OWN, SERVER, TIDEGATE, UPLINK_MAC};
+use machine::frames::Spec;
+use machine::{CLIENT_MAC, Client, Machine, OWN, SERVER, SYS_NET, TIDEGATE};
 use std::net::IpAddr;
 use std::time::Duration;
-use wire::{Csum, Frame, Gso, GsoKind, Mac, Offload, Parsed, Port, TcpFlags, Tuple, parse};
+use wire::{Csum, Gso, GsoKind, Mac, Offload, TcpFlags};
 use xen::hypervisor::DomId;
 use xen::sim::Counters;
 use xen::sim::peer_back::Offers;
 use xen::sim::peer_front::{Manners, Outgoing};
 
-/// One row of the table: what `frames` frames cost together.
-#[derive(Debug, PartialEq, Eq)]
+/// What is promised: frames, bytes of each, and what they cost together: hypercalls, of these grant
+/// copies and signals, operations in the copies, grants, bytes copied.
+const COSTS: [(&str, [u64; 8]); 13] = [
+    ("10 of 64 KiB in", [10, 65_214, 2, 1, 1, 170, 170, 652_140]),
+    ("10 of 64 KiB out", [10, 65_214, 4, 2, 2, 190, 180, 654_160]),
+    ("1448 bytes in", [1, 1502, 2, 1, 1, 2, 1, 1502]),
+    ("1448 bytes out", [1, 1502, 4, 2, 2, 2, 1, 1704]),
+    ("1448 bytes out, of each of 20 clients", [20, 1502, 23, 2, 21, 40, 20, 34_320]),
+    ("48 datagrams out", [48, 64, 3, 1, 2, 48, 48, 3072]),
+    ("64 KiB in", [1, 65_214, 2, 1, 1, 17, 17, 65_214]),
+    ("64 KiB in, cut and summed", [1, 65_214, 2, 1, 1, 105, 17, 67_590]),
+    ("64 KiB out", [1, 65_214, 4, 2, 2, 19, 18, 65_416]),
+    ("64 KiB out, cut", [1, 65_214, 4, 2, 2, 63, 45, 65_416]),
+    ("64 KiB out, cut and summed", [1, 65_214, 5, 3, 2, 94, 45, 130_630]),
+    ("64 KiB refused", [1, 65_214, 3, 2, 1, 2, 0, 310]),
+    ("a datagram out, of each of 20 clients", [20, 64, 2, 1, 1, 20, 20, 1280]),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cost {
-    frames: u64,
     hypercalls: u64,
-    copy_ops: u64,
-    copied_bytes: u64,
-    grants: u64,
+    copies: u64,
     notifies: u64,
+    copy_ops: u64,
+    grants: u64,
+    copied_bytes: u64,
 }
 
 impl Cost {
-    fn between(frames: u64, before: Counters, after: Counters) -> Self {
+    fn between(before: Counters, after: Counters) -> Self {
         Self {
-            frames,
             hypercalls: after.hypercalls - before.hypercalls,
-            copy_ops: after.copy_ops - before.copy_ops,
-            copied_bytes: after.copied_bytes - before.copied_bytes,
-            grants: after.grants - before.grants,
+            copies: after.copies - before.copies,
             notifies: after.notifies - before.notifies,
+            copy_ops: after.copy_ops - before.copy_ops,
+            grants: after.grants - before.grants,
+            copied_bytes: after.copied_bytes - before.copied_bytes,
         }
     }
 
-    /// One line of JSON, for the bench command.
-    fn print(&self, what: &str, frame_bytes: usize) {
-        let Self { frames, hypercalls, copy_ops, copied_bytes, grants, notifies } = self;
+    /// Prints it as a line of JSON, for the bench command, and holds it to what is promised.
+    #[track_caller]
+    fn is_as_promised(self, what: &str, frames: u64, bytes: usize) {
+        let Self { hypercalls, copies, notifies, copy_ops, grants, copied_bytes } = self;
         println!(
-            "COUNT {{\"what\":\"{what}\",\"frame_bytes\":{frame_bytes},\"frames\":{frames},\
+            "COUNT {{\"what\":\"{what}\",\"frame_bytes\":{bytes},\"frames\":{frames},\
              \"hypercalls\":{hypercalls},\"copy_ops\":{copy_ops},\
              \"copied_bytes\":{copied_bytes},\"grants\":{grants},\"notifies\":{notifies}}}"
         );
+        let bytes = bytes as u64;
+        let all = [frames, bytes, hypercalls, copies, notifies, copy_ops, grants, copied_bytes];
+        assert_eq!(all, promised(what), "{what}: {self:?}");
     }
 }
 
-fn tuple(bytes: &[u8], offload: Offload) -> Tuple {
-    let len = u32::try_from(bytes.len()).unwrap();
-    let Ok(Parsed::Ip(packet)) =
-        parse(&Frame { from: Port::new(0, 0), head: &bytes[..bytes.len().min(256)], len, offload })
-    else {
-        panic!("no packet")
-    };
-    packet.tuple().unwrap()
+fn promised(what: &str) -> [u64; 8] {
+    COSTS.into_iter().find(|(name, _)| *name == what).expect("a row of the table").1
 }
 
-fn cost(machine: &Machine, frames: u64, act: impl FnOnce()) -> Cost {
+fn cost(machine: &Machine, act: impl FnOnce()) -> Cost {
     machine.settle();
     let before = machine.sim.counters(TIDEGATE);
     act();
     machine.settle();
-    Cost::between(frames, before, machine.sim.counters(TIDEGATE))
+    Cost::between(before, machine.sim.counters(TIDEGATE))
 }
 
-fn tcp(client: &Client, flags: TcpFlags, payload: &[u8]) -> Spec {
-    Spec::tcp((client.addr, 4000), (SERVER, 80), flags)
-        .payload(payload)
-        .macs(Mac::BACKEND, CLIENT_MAC)
-}
-
-const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+const SEGMENT: Offload = Offload { csum: Csum::Blank, gso: None };
 
 const GSO: Offload =
     Offload { csum: Csum::Blank, gso: Some(Gso { kind: GsoKind::TcpV4, size: 1448 }) };
 
-/// An established TCP connection; returns how the server sees it.
-fn connect(machine: &Machine, client: &Client) -> Tuple {
-    client.send(tcp(client, TcpFlags::SYN, &[]).frame());
-    machine.settle();
-    let seen = machine.uplink().received();
-    let seen = tuple(&seen[0].bytes, seen[0].offload);
-    machine.uplink().send(&reply(&seen, SYN_ACK, 5000, 1001, &[]), Offload::NONE);
-    machine.settle();
-    assert_eq!(client.peer.take_received().len(), 1);
-    let mut ack = tcp(client, TcpFlags::ACK, &[]);
-    ack.kind = Kind::Tcp { sport: 4000, dport: 80, flags: TcpFlags::ACK, seq: 1001, ack: 5001 };
-    client.send(ack.frame());
-    machine.settle();
-    assert_eq!(machine.uplink().received().len(), 1);
-    seen
+/// A machine with a connection in IPv4, whose uplink and client take as much as these say.
+fn flow(seed: u64, offers: Offers, manners: Manners) -> (Machine, Client, Flow) {
+    let blob = lang::compile("test.tide", machine::OPEN).unwrap().blob;
+    let mut machine = Machine::bare(seed, BOTH, Some(&blob));
+    machine.plug_offering(SYS_NET, 0, offers);
+    machine.wait("the uplink to be up", || machine.uplink().is_connected());
+    let client = machine::flow::client(&machine, 10, manners);
+    let flow = Flow::connect(&machine, &client, false);
+    (machine, client, flow)
 }
 
-fn reply(seen: &Tuple, flags: TcpFlags, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
-    let mut spec = Spec::tcp((seen.dst, seen.dport), (seen.src, seen.sport), flags);
-    spec.kind = Kind::Tcp { sport: seen.dport, dport: seen.sport, flags, seq, ack };
-    spec.payload(payload).macs(UPLINK_MAC, Mac::BACKEND).frame()
-}
-
-#[test]
-fn a_64_kib_frame_out_is_two_copy_hypercalls_and_its_bytes_are_copied_once() {
-    let machine = Machine::open(1);
-    let client = machine.client(10);
-    connect(&machine, &client);
-    let mut data = tcp(&client, TcpFlags::ACK, &[0x5a; 65160]);
-    data.kind = Kind::Tcp { sport: 4000, dport: 80, flags: TcpFlags::ACK, seq: 1001, ack: 5001 };
-    let frame = data.frame();
-    let bytes = frame.len();
-    let cost = cost(&machine, 1, || {
-        assert!(client.peer.send(&Outgoing { offload: GSO, ..Outgoing::plain(frame) }));
-    });
-    cost.print("64 KiB out", bytes);
+/// Frames of a client that the uplink takes as they are.
+fn out(what: &str, seed: u64, frames: u64, payload: usize, offload: Offload) {
+    let (machine, client, flow) = flow(seed, Offers::default(), Manners::default());
+    let frame = flow.upload(&vec![0x5a; payload], offload);
+    let cost = cost(&machine, || (0..frames).for_each(|_| assert!(client.peer.send(&frame))));
     let sent = machine.uplink().received();
-    assert_eq!((sent.len(), sent[0].bytes.len(), sent[0].offload), (1, bytes, GSO));
-    assert!(cost.copied_bytes <= bytes as u64 + 256, "{cost:?}");
-    assert!(cost.copy_ops <= 20, "{cost:?}");
-    assert!(cost.notifies <= 2, "{cost:?}");
+    assert_eq!(sent.len() as u64, frames);
+    for sent in sent {
+        assert_eq!((sent.bytes.len(), sent.offload), (frame.bytes.len(), offload));
+    }
+    cost.is_as_promised(what, frames, frame.bytes.len());
+}
+
+/// Frames of the world that the client takes as they are.
+fn back(what: &str, seed: u64, frames: u64, payload: usize, offload: Offload) {
+    let (machine, client, flow) = flow(seed, Offers::default(), Manners::default());
+    let frame = flow.download(&vec![0x5a; payload], offload);
+    let cost = cost(&machine, || (0..frames).for_each(|_| machine.uplink().send(&frame, offload)));
+    let came = client.peer.take_received();
+    assert_eq!(came.len() as u64, frames);
+    for came in came {
+        assert_eq!((came.bytes.len(), came.offload), (frame.len(), offload));
+    }
+    cost.is_as_promised(what, frames, frame.len());
 }
 
 #[test]
-fn a_64_kib_frame_in_is_one_copy_hypercall() {
-    let machine = Machine::open(2);
-    let client = machine.client(10);
-    let seen = connect(&machine, &client);
-    let frame = reply(&seen, TcpFlags::ACK, 5001, 1001, &[0x5a; 65160]);
-    let bytes = frame.len();
-    let cost = cost(&machine, 1, || machine.uplink().send(&frame, GSO));
-    cost.print("64 KiB in", bytes);
-    let came = client.peer.take_received();
-    assert_eq!((came.len(), came[0].bytes.len(), came[0].offload), (1, bytes, GSO));
-    assert!(cost.copied_bytes <= bytes as u64, "{cost:?}");
-    assert!(cost.copy_ops <= 20, "{cost:?}");
-    assert!(cost.notifies <= 2, "{cost:?}");
+fn a_64_kib_frame_out_is_two_copy_hypercalls_and_two_signals_and_its_bytes_are_copied_once() {
+    out("64 KiB out", 1, 1, 65_160, GSO);
+}
+
+#[test]
+fn a_64_kib_frame_in_is_one_copy_hypercall_and_one_signal_and_its_bytes_are_copied_once() {
+    back("64 KiB in", 2, 1, 65_160, GSO);
+}
+
+#[test]
+fn bursts_of_large_frames_share_their_hypercalls() {
+    out("10 of 64 KiB out", 5, 10, 65_160, GSO);
+    back("10 of 64 KiB in", 5, 10, 65_160, GSO);
+}
+
+#[test]
+fn a_segment_of_1448_bytes_is_copied_once_and_its_head_read_once() {
+    out("1448 bytes out", 6, 1, 1448, SEGMENT);
+    // In, there are the new head and the body behind it; one buffer is posted again.
+    back("1448 bytes in", 6, 1, 1448, SEGMENT);
+}
+
+fn datagram(client: &Client, payload: usize) -> Vec<u8> {
+    let spec = Spec::udp((client.addr, 4000), (SERVER, 7)).payload(&vec![1; payload]);
+    spec.macs(Mac::BACKEND, CLIENT_MAC).frame()
+}
+
+/// A client's flow is open, and nothing waits to be told to anybody.
+fn open_flow(machine: &Machine, client: &Client) {
+    client.send(datagram(client, 22));
+    machine.run(Duration::from_millis(20));
+    assert_eq!(machine.uplink().received().len(), 1);
 }
 
 #[test]
 fn a_batch_of_small_datagrams_shares_its_hypercalls() {
     let machine = Machine::open(3);
     let client = machine.client(10);
-    let datagram = Spec::udp((client.addr, 4000), (SERVER, 7))
-        .payload(&[1; 22])
-        .macs(Mac::BACKEND, CLIENT_MAC)
-        .frame();
-    client.send(datagram.clone());
-    machine.settle();
-    let _first = machine.uplink().received();
-    let frames = 48;
-    let cost = cost(&machine, frames, || {
-        for _ in 0..frames {
-            client.send(datagram.clone());
-        }
-    });
-    cost.print("48 datagrams out", datagram.len());
+    open_flow(&machine, &client);
+    let (frame, frames) = (datagram(&client, 22), 48);
+    let cost = cost(&machine, || (0..frames).for_each(|_| client.send(frame.clone())));
     assert_eq!(machine.uplink().received().len() as u64, frames);
-    assert!(cost.copy_ops <= 2 * frames, "{cost:?}");
+    cost.is_as_promised("48 datagrams out", frames, frame.len());
+}
+
+#[test]
+fn twenty_clients_share_the_copies_of_a_turn_and_its_signal_to_the_uplink() {
+    for (what, payload) in [
+        ("a datagram out, of each of 20 clients", 22),
+        ("1448 bytes out, of each of 20 clients", 1460),
+    ] {
+        let machine = Machine::open(10);
+        let clients: Vec<_> = (10..30).map(|dom| machine.client(dom)).collect();
+        clients.iter().for_each(|client| open_flow(&machine, client));
+        let signalled = || {
+            let to = |dom| machine.sim.counters(dom).signalled;
+            let clients: Vec<u64> = clients.iter().map(|client| to(client.spec.front)).collect();
+            (to(SYS_NET), clients)
+        };
+        let before = signalled();
+        let cost = cost(&machine, || {
+            clients.iter().for_each(|client| client.send(datagram(client, payload)));
+        });
+        assert_eq!(machine.uplink().received().len(), 20);
+        cost.is_as_promised(what, 20, datagram(&clients[0], payload).len());
+        // That a small frame is sent its sender is told later, if it did not see that by itself.
+        machine.run(Duration::from_millis(20));
+        let after = signalled();
+        assert_eq!(after.0 - before.0, 1, "signals to the uplink");
+        let each: Vec<u64> = after.1.iter().zip(&before.1).map(|(a, b)| a - b).collect();
+        assert_eq!(each, [1; 20], "signals to each client");
+    }
 }
 
 #[test]
@@ -168,7 +209,7 @@ fn with_two_uplinks_a_frame_costs_what_it_costs_with_one() {
     let blob = lang::compile("test.tide", &text).unwrap().blob;
     let datagrams = |cmdline: &str, server| {
         let mut machine = Machine::bare_in(5, cmdline, Some(&blob), 2 * machine::FREE);
-        machine.plug(machine::SYS_NET, 0);
+        machine.plug(SYS_NET, 0);
         let lab = machine.plug_further(DomId(3), 1);
         machine.wait("the uplink", || machine.uplink().is_connected());
         machine.run(Duration::from_secs(1));
@@ -178,7 +219,9 @@ fn with_two_uplinks_a_frame_costs_what_it_costs_with_one() {
         machine.settle();
         let by = if server == SERVER { machine.uplink() } else { &lab.peer };
         assert_eq!(by.received().len(), 1);
-        cost(&machine, 48, || (0..48).for_each(|_| client.send(spec.frame())))
+        let cost = cost(&machine, || (0..48).for_each(|_| client.send(spec.frame())));
+        assert_eq!(by.received().len(), 48);
+        cost
     };
     let (one, two) = ("ip=10.137.255.2", "ip=10.137.255.2 ip.1=10.20.0.2");
     let alone = datagrams(one, SERVER);
@@ -190,102 +233,41 @@ fn with_two_uplinks_a_frame_costs_what_it_costs_with_one() {
 fn a_refused_64_kib_frame_costs_its_head() {
     let machine = Machine::new(4, machine::CMDLINE, None);
     let client = machine.client(10);
-    let frame = tcp(&client, TcpFlags::ACK, &[0x5a; 65160]).frame();
+    let spec = Spec::tcp((client.addr, 4000), (SERVER, 80), TcpFlags::ACK);
+    let frame = spec.payload(&[0x5a; 65_160]).macs(Mac::BACKEND, CLIENT_MAC).frame();
     let bytes = frame.len();
-    let cost = cost(&machine, 1, || {
+    let cost = cost(&machine, || {
         assert!(client.peer.send(&Outgoing { offload: GSO, ..Outgoing::plain(frame) }));
     });
-    cost.print("64 KiB refused", bytes);
-    // The rest is the reset that tells the client.
-    assert!(cost.copied_bytes <= 256 + 54, "{cost:?}");
     assert_eq!(machine.uplink().received(), []);
-}
-
-/// A machine with a connection in IPv4, whose uplink and client take as much as these say.
-fn flow(seed: u64, offers: Offers, manners: Manners) -> (Machine, Client, Flow) {
-    let blob = lang::compile("test.tide", machine::OPEN).unwrap().blob;
-    let mut machine = Machine::bare(seed, BOTH, Some(&blob));
-    machine.plug_offering(machine::SYS_NET, 0, offers);
-    machine.wait("the uplink to be up", || machine.uplink().is_connected());
-    let client = machine::flow::client(&machine, 10, manners);
-    let flow = Flow::connect(&machine, &client, false);
-    (machine, client, flow)
-}
-
-const SEGMENT: Offload = Offload { csum: Csum::Blank, gso: None };
-
-#[test]
-fn bursts_of_large_frames_share_their_hypercalls() {
-    let (machine, client, flow) = flow(5, Offers::default(), Manners::default());
-    let frames = 10;
-    let large = flow.upload(&[0x5a; 65160], GSO);
-    let bytes = large.bytes.len();
-    let out = cost(&machine, frames, || {
-        (0..frames).for_each(|_| assert!(client.peer.send(&large)));
-    });
-    out.print("10 of 64 KiB out", bytes);
-    assert_eq!(machine.uplink().received().len() as u64, frames);
-    assert!(out.hypercalls <= 4, "{out:?}");
-    assert!(out.copy_ops <= 20 * frames, "{out:?}");
-    let large = flow.download(&[0x5a; 65160], GSO);
-    let back = cost(&machine, frames, || {
-        (0..frames).for_each(|_| machine.uplink().send(&large, GSO));
-    });
-    back.print("10 of 64 KiB in", large.len());
-    assert_eq!(client.peer.take_received().len() as u64, frames);
-    assert!(back.hypercalls <= 2 * frames, "{back:?}");
-    assert!(back.copied_bytes <= frames * large.len() as u64, "{back:?}");
-}
-
-#[test]
-fn a_segment_of_1448_bytes_is_copied_once_and_its_head_read_once() {
-    let (machine, client, flow) = flow(6, Offers::default(), Manners::default());
-    let segment = flow.upload(&[0x5a; 1448], SEGMENT);
-    let bytes = segment.bytes.len() as u64;
-    let out = cost(&machine, 1, || assert!(client.peer.send(&segment)));
-    out.print("1448 bytes out", segment.bytes.len());
-    assert_eq!(machine.uplink().received().len(), 1);
-    assert_eq!((out.copy_ops, out.grants), (2, 1), "{out:?}");
-    assert!(out.hypercalls <= 4 && out.copied_bytes <= bytes + 256, "{out:?}");
-    let segment = flow.download(&[0x5a; 1448], SEGMENT);
-    let back = cost(&machine, 1, || machine.uplink().send(&segment, SEGMENT));
-    back.print("1448 bytes in", segment.len());
+    // The second copy is the reset that tells the client.
     assert_eq!(client.peer.take_received().len(), 1);
-    // The new head and the body behind it; one buffer is posted again.
-    assert_eq!((back.copy_ops, back.grants), (2, 1), "{back:?}");
-    assert!(back.hypercalls <= 3 && back.copied_bytes <= bytes, "{back:?}");
+    cost.is_as_promised("64 KiB refused", 1, bytes);
 }
 
 #[test]
 fn segments_cut_for_who_sums_them_are_copied_once() {
     let offers = Offers { ipv4_csum: true, ..Offers::PLAIN };
     let (machine, client, flow) = flow(7, offers, Manners::default());
-    let large = flow.upload(&[0x5a; 65160], GSO);
-    let bytes = large.bytes.len();
-    let cost = cost(&machine, 1, || assert!(client.peer.send(&large)));
-    cost.print("64 KiB out, cut", bytes);
+    let large = flow.upload(&[0x5a; 65_160], GSO);
+    let cost = cost(&machine, || assert!(client.peer.send(&large)));
     assert_eq!(machine.uplink().received().len(), 45);
-    assert!(cost.hypercalls <= 4, "{cost:?}");
-    assert!(cost.copied_bytes <= bytes as u64 + 256, "{cost:?}");
-    // One for each segment, and one more where a page of the sender ends.
-    assert!(cost.copy_ops <= 45 + 18 + 2, "{cost:?}");
+    // One operation for each segment, and one more where a page of the sender ends.
+    cost.is_as_promised("64 KiB out, cut", 1, large.bytes.len());
 }
 
 #[test]
 fn segments_cut_and_summed_are_copied_twice() {
     let (machine, client, flow) = flow(8, Offers::PLAIN, Manners::default().plain());
-    let large = flow.upload(&[0x5a; 65160], GSO);
-    let bytes = large.bytes.len() as u64;
-    let out = cost(&machine, 1, || assert!(client.peer.send(&large)));
-    out.print("64 KiB out, cut and summed", large.bytes.len());
+    let large = flow.upload(&[0x5a; 65_160], GSO);
+    let out = cost(&machine, || assert!(client.peer.send(&large)));
     assert_eq!(machine.uplink().received().len(), 45);
-    assert!(out.hypercalls <= 5 && out.copied_bytes <= 2 * bytes + 256, "{out:?}");
-    let large = flow.download(&[0x5a; 65160], GSO);
-    let back = cost(&machine, 1, || machine.uplink().send(&large, GSO));
-    back.print("64 KiB in, cut and summed", large.len());
+    out.is_as_promised("64 KiB out, cut and summed", 1, large.bytes.len());
+    let large = flow.download(&[0x5a; 65_160], GSO);
+    let back = cost(&machine, || machine.uplink().send(&large, GSO));
     assert_eq!(client.peer.take_received().len(), 45);
     // From our own pages it is brought without Xen.
-    assert!(back.hypercalls <= 3 && back.copied_bytes <= bytes + 45 * 54, "{back:?}");
+    back.is_as_promised("64 KiB in, cut and summed", 1, large.len());
 }
 
 #[test]
@@ -297,9 +279,35 @@ fn a_turn_both_ways_signals_once_over_a_shared_event_channel_and_twice_over_spli
         // Longer than those whose sender is told of them later.
         let ping = Spec::ping(client.addr, OWN.into(), 7).payload(&[7; 100]);
         let ping = ping.macs(Mac::BACKEND, CLIENT_MAC);
-        let cost = cost(&machine, 1, || client.send(ping.frame()));
+        let cost = cost(&machine, || client.send(ping.frame()));
         assert_eq!(client.peer.take_received().len(), 1);
         cost.notifies
     };
     assert_eq!((signals(false), signals(true)), (1, 2));
+}
+
+/// Both tables of docs/SPECIFICATION.md: what frames cost, and the aims for one of 64 KiB. `cargo xtask
+/// bench counts --write` passes this test over, since it is to mend what this finds.
+#[test]
+fn the_specification_says_what_is_counted_here() {
+    let rows = tree::rows("docs/SPECIFICATION.md");
+    let row = |name: &str| {
+        let row = rows.iter().find(|row| row[0] == name);
+        row.unwrap_or_else(|| panic!("no row {name:?}"))[1..].to_vec()
+    };
+    for (what, [frames, bytes, hypercalls, _, notifies, copy_ops, grants, copied]) in COSTS {
+        let figures = [bytes, hypercalls, notifies, copy_ops, grants, copied];
+        assert_eq!(row(&format!("{what} ({frames})")), figures.map(|n| n.to_string()), "{what}");
+    }
+    let kinds = ["64 KiB out", "64 KiB in", "10 of 64 KiB out", "10 of 64 KiB in"].map(promised);
+    let of_each = |at: usize| kinds.map(|kind| kind[at] as f64 / kind[0] as f64);
+    let bytes = kinds.map(|kind| kind[7] as f64 / (kind[0] * kind[1]) as f64);
+    for (what, figures, places) in [
+        ("hypercalls for a frame", of_each(2), 1),
+        ("signals for a frame", of_each(4), 1),
+        ("grant-copy operations for a frame", of_each(5), 1),
+        ("bytes copied for a byte", bytes, 3),
+    ] {
+        assert_eq!(row(what)[1..5], figures.map(|n| format!("{n:.places$}")), "{what}");
+    }
 }

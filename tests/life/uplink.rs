@@ -1,17 +1,19 @@
 //! The uplink heals itself, and what it was to one domain it is not to the next.
 
+use crate::machine::flow::{self, BOTH, SERVER6};
 use crate::machine::frames::Spec;
-use crate::machine::{CLIENT_MAC, Client, Machine, SERVER, SYS_NET, TIDEGATE};
+use crate::machine::{CLIENT_MAC, Client, Machine, OPEN, SERVER, SYS_NET, TIDEGATE};
 use crate::traffic::{answer, assert_gateway_answers, count_heap, exchange, held, query, tuple};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use wire::{Mac, Offload};
 use xen::hypervisor::DomId;
 use xen::sim::Label;
 use xen::sim::peer_back::{Offers, Tricks};
-use xen::sim::peer_front::Outgoing;
+use xen::sim::peer_front::{Manners, Outgoing};
 use xen::xenbus::XenbusState as State;
 
 /// Pages of one link: 256 to send from, 256 to receive in, two rings.
@@ -111,19 +113,34 @@ fn whatever_befalls_the_uplink_a_frame_leaves_within_a_second_and_clients_stay_c
 
 #[test]
 fn without_an_uplink_the_gateway_answers_and_the_world_is_unreachable() {
-    let mut machine = Machine::open(20);
-    let client = machine.client(10);
+    let blob = lang::compile("test.tide", OPEN).unwrap().blob;
+    let mut machine = Machine::bare(20, BOTH, Some(&blob));
+    machine.plug(SYS_NET, 0);
+    machine.wait("the uplink to be up", || machine.uplink().is_connected());
+    let client = flow::client(&machine, 10, Manners::default());
+    let own6: IpAddr = "fd09::10".parse().unwrap();
+    let query6 = |sport| {
+        let spec = Spec::udp((own6, sport), (SERVER6, 7));
+        spec.macs(Mac::BACKEND, CLIENT_MAC).frame()
+    };
     exchange(&machine, &client, 4000);
+    client.send(query6(4000));
+    machine.settle();
+    assert_eq!(machine.uplink().received().len(), 1);
     machine.unplug();
     assert_gateway_answers(&machine, &client);
+    // ICMP net unreachable (RFC 792), ICMPv6 no route to destination (RFC 4443 section 3.1).
+    let v4 = |sport| (query(&client, sport), 23, 1, 34, [3, 0]);
+    let v6 = |sport| (query6(sport), 20, 58, 54, [1, 0]);
     // A flow that was open and one that was not.
-    for sport in [4000, 4001] {
-        client.send(query(&client, sport));
+    for (asked, protocol_at, protocol, icmp_at, icmp) in [v4(4000), v4(4001), v6(4000), v6(4001)] {
+        client.send(asked.clone());
         machine.settle();
         let back = client.peer.take_received();
         assert_eq!(back.len(), 1, "console:\n{}", machine.console());
-        // ICMP destination unreachable, net unreachable (RFC 792).
-        assert_eq!((back[0].bytes[23], &back[0].bytes[34..36]), (1, &[3, 0][..]));
+        let told = &back[0].bytes;
+        assert_eq!((told[protocol_at], &told[icmp_at..icmp_at + 2]), (protocol, &icmp[..]));
+        assert_eq!(told[icmp_at + 8..], asked[14..], "what was asked is quoted");
     }
 }
 

@@ -1,6 +1,8 @@
 //! What stands in the tree of the project, for tests that hold documents to it: tables, and names of tests.
 #![allow(unreachable_pub, dead_code, reason = "each test program uses its own part")]
 
+pub mod commands;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,27 +19,31 @@ pub fn read(path: &str) -> String {
 
 /// The names of all functions in the Rust files below these folders that follow `#[test]`.
 pub fn rust_tests(dirs: &[&str]) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    dirs.iter().for_each(|dir| rust_tests_in(&root().join(dir), &mut found));
-    found
+    let mut files = Vec::new();
+    dirs.iter().for_each(|dir| rust_files(&root().join(dir), &mut files));
+    files.iter().flat_map(|file| tests_of(file)).collect()
 }
 
-fn rust_tests_in(dir: &Path, into: &mut BTreeSet<String>) {
+/// All Rust files below a folder, but what was built.
+pub fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
-            rust_tests_in(&path, into);
+            rust_files(&path, into);
         } else if name.ends_with(".rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            for (_, after) in
-                text.match_indices("#[test]").map(|(at, s)| (at, &text[at + s.len()..]))
-            {
-                let name = after.split_once("fn ").unwrap().1.split('(').next().unwrap();
-                into.insert(name.to_owned());
-            }
+            into.push(path);
         }
     }
+}
+
+/// The names of all functions in a Rust file that follow `#[test]`.
+pub fn tests_of(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let after = text.match_indices("#[test]").map(|(at, s)| &text[at + s.len()..]);
+    let name =
+        |after: &str| after.split_once("fn ").unwrap().1.split('(').next().unwrap().to_owned();
+    after.map(name).collect()
 }
 
 /// The names of the tests in the Python files of a folder.
