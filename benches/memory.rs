@@ -32,7 +32,7 @@ fn main() {
         rep(32);
         let with_rep = rate(len, || _ = black_box(ours()));
         // As the kernel sets it where the processor says that `rep` is fast (src/boot/memory.rs).
-        rep(512);
+        rep(2048);
         let copy = rate(len, || _ = black_box(ours()));
         let libc = rate(len, || black_box(&mut to[..len]).copy_from_slice(black_box(&from[..len])));
         // SAFETY: as above.

@@ -19,7 +19,7 @@ global_asm!(
 
 /// Bytes from which `rep movsb` is faster than the loops where it is fast at all
 /// (`cargo xtask bench memory`).
-const REP_FROM: u64 = 512;
+const REP_FROM: u64 = 2048;
 
 unsafe extern "C" {
     static tidegate_rep_from: AtomicU64;

@@ -56,14 +56,12 @@ impl Firewall {
         };
         let back = self.flow_back(now, from.port, by, packet, &tuple, &sent.tuple)?;
         let client = self.nat.facts(back).ok_or(NOBODY)?.client;
-        if self.renew(now, client, back, packet).is_err() {
+        let client = self.links.client(client).ok_or(NOBODY)?;
+        self.check_mtu(now, from, packet, client.mtu, out)?;
+        if self.renew(now, client.port, back, packet).is_err() {
             return Err(NOBODY);
         }
         let got = self.nat.pass(now, back, Direction::In, &packet.transport).map_err(|_| NOBODY)?;
-        let client = self.links.client(got.client).ok_or(NOBODY)?;
-        if packet.wire_len() > u32::from(client.mtu) {
-            return Err(DropReason::TooBig.into());
-        }
         if let Some(datagram) = datagram {
             let first = First { flow, owner: from.port, course: Course::Between, to: client };
             self.begin(now, &datagram, &first, packet, out);

@@ -263,6 +263,18 @@ impl Firewall {
             self.error_to_client(now, from, packet, kind, out);
             return Err(DropReason::TtlExceeded.into());
         }
+        self.check_mtu(now, from, packet, mtu, out)
+    }
+
+    /// Tells the sender of what is too big for a link of `mtu` bytes.
+    pub(super) fn check_mtu(
+        &mut self,
+        now: Instant,
+        from: Reach,
+        packet: &Packet<'_>,
+        mtu: u16,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Verdict> {
         let fits = fits(packet, mtu);
         if fits == Err(DropReason::TooBig.into()) {
             let kind = IcmpErrorKind::TooBig { mtu: u32::from(mtu) };

@@ -7,8 +7,8 @@ use crate::world::{
 };
 use nat::{Forward, Statics};
 use rules::{Policy, Zone};
-use tidegate::firewall::Config;
-use wire::{DropReason, Mac, Proto, TcpFlags, Transport, Uplink, Verdict};
+use tidegate::firewall::{Config, Link};
+use wire::{DropReason, IcmpErrorKind, Mac, Proto, TcpFlags, Transport, Uplink, Verdict};
 
 fn from_personal(spec: Spec) -> Vec<u8> {
     spec.macs(Mac::BACKEND, PERSONAL_MAC).frame()
@@ -60,6 +60,32 @@ fn n08_two_clients_meet_at_the_external_address_and_see_nothing_else() {
     assert_eq!((told.src, told.dst), (us(), work()));
     let Transport::IcmpError(error) = told.transport else { panic!() };
     assert_eq!(Some(error.quote.tuple), packet(&to_b).tuple());
+}
+
+#[test]
+fn a_client_whose_packets_are_too_long_for_another_is_told_its_mtu() {
+    let mut world = meeting(true);
+    let mtu = 1280;
+    let link = Link::Client { mac: PERSONAL_MAC, addrs: vec![personal()], mtu };
+    world.firewall.port_up(world.now, PERSONAL, link);
+    let (a, b) = ports(&mut world);
+    let to_b = from_work(Spec::udp((work(), 5000), (us(), b)));
+    world.send(WORK, &to_b).silent(DropReason::Unsolicited);
+    let to_a = from_personal(Spec::udp((personal(), 6000), (us(), a)));
+    world.send(PERSONAL, &to_a).emitted(WORK);
+    let long = from_work(Spec::udp((work(), 5000), (us(), b)).payload(&[0; 1300]));
+    let told = world.send(WORK, &long).answered(DropReason::TooBig, WORK);
+    let told = packet(&told);
+    assert_eq!((told.src, told.dst), (us(), work()));
+    let Transport::IcmpError(error) = told.transport else { panic!() };
+    assert_eq!(error.kind, IcmpErrorKind::TooBig { mtu: mtu.into() });
+    // Who may not meet it learns nothing of its link.
+    let mut world = meeting(false);
+    let link = Link::Client { mac: PERSONAL_MAC, addrs: vec![personal()], mtu };
+    world.firewall.port_up(world.now, PERSONAL, link);
+    let (_, b) = ports(&mut world);
+    let long = from_work(Spec::udp((work(), 5000), (us(), b)).payload(&[0; 1300]));
+    world.send(WORK, &long).silent(DropReason::Unsolicited);
 }
 
 #[test]
