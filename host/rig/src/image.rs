@@ -20,7 +20,7 @@ const FIREWALL_UP: &str = include_str!("../guest/firewall-up.sh");
 const FIREWALL_NFT: &str = include_str!("../guest/firewall.nft");
 
 /// Programs of dom0, by their path in the packages.
-const DOM0_PROGRAMS: [&str; 17] = [
+const DOM0_PROGRAMS: [&str; 18] = [
     "usr/lib/xen-4.17/bin/xl",
     "usr/lib/xen-4.17/bin/xenstored",
     "usr/lib/xen-4.17/bin/xenconsoled",
@@ -28,6 +28,7 @@ const DOM0_PROGRAMS: [&str; 17] = [
     "usr/lib/xen-4.17/bin/xen-init-dom0",
     "usr/lib/xen-4.17/bin/xentrace",
     "usr/lib/xen-4.17/bin/libxl-save-helper",
+    "usr/lib/xen-4.17/bin/xenstore-control",
     "usr/bin/xenstore-chmod",
     "usr/bin/xenstore-exists",
     "usr/bin/xenstore-list",

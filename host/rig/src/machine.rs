@@ -168,7 +168,7 @@ fn arguments(images: &Images, mode: Mode, options: Options) -> Vec<String> {
     let modules = format!("{kernel} console=hvc0 earlyprintk=xen panic=-1 quiet{shell},dom0.cpio");
     let xen = format!(
         "console=com1 com1=115200 loglvl=warning guest_loglvl=all cpuidle=0 \
-         spec-ctrl=eager-fpu dom0_mem={DOM0_MIB}M"
+         spec-ctrl=eager-fpu dom0_mem={DOM0_MIB}M conring_size=256k"
     );
     let accelerator = match mode {
         Mode::Pv => "tcg",
