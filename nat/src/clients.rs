@@ -206,7 +206,7 @@ impl Clients {
             return None;
         }
         let seat = self.slots.iter().flatten().find(|seat| seat.fate != Fate::Stays)?;
-        Some(seat.holding.client.slot.0)
+        Some(seat.holding.client.slot().0)
     }
 
     /// What a client holds whose flows live.
@@ -231,7 +231,7 @@ impl Clients {
         let held = |holding: &Holding| proto.map_or(holding.flows, |p| *holding.ports.of(p));
         let staying = self.slots.iter().flatten().filter(|seat| seat.fate == Fate::Stays);
         let over = staying.map(|seat| &seat.holding).filter(|h| share.is_exceeded_by(h, proto));
-        over.max_by_key(|holding| held(holding)).map(|holding| holding.client.slot.0)
+        over.max_by_key(|holding| held(holding)).map(|holding| holding.client.slot().0)
     }
 
     /// Puts a flow at the end of its owner's list.

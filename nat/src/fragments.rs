@@ -170,7 +170,7 @@ impl Fragments {
         client: Port,
         tcp_base: Option<u32>,
     ) {
-        let owner = client.slot.0;
+        let owner = client.slot().0;
         self.forget(&id);
         self.make_room(now, owner);
         let Some(held) = self.held.get_mut(usize::from(owner)) else { return };
@@ -220,7 +220,7 @@ impl Fragments {
 
     /// A client is gone, and with it what was coming from it and to it.
     pub fn client_gone(&mut self, client: Port) {
-        let owner = client.slot.0;
+        let owner = client.slot().0;
         self.datagrams.retain(|_, datagram| datagram.owner != owner);
         if let Some(held) = self.held.get_mut(usize::from(owner)) {
             *held = 0;

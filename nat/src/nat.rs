@@ -318,7 +318,7 @@ impl Nat {
     /// What a client holds; `None` if it never opened a flow.
     #[must_use]
     pub fn holding(&self, client: Port) -> Option<Holding> {
-        self.clients.get(client.slot.0).filter(|holding| holding.client == client).copied()
+        self.clients.get(client.slot().0).filter(|holding| holding.client == client).copied()
     }
 
     /// What each client may hold now.

@@ -50,7 +50,7 @@ impl Nat {
         if let Some(index) = self.find(self.hash(&new.tuple), Sender::Client, &new.tuple) {
             if let Some(id) = self.live(now, index) {
                 let owner = self.get(id).map(|flow| flow.owner);
-                if owner != Some(new.client.slot.0) {
+                if owner != Some(new.client.slot().0) {
                     return Err(DropReason::SpoofedSource);
                 }
                 return Ok((id, self.pass(now, id, Direction::Out, new.transport)?));
@@ -104,7 +104,7 @@ impl Nat {
             return Err(DropReason::QuotaExceeded);
         }
         let drawn = seed.fixed.is_none() && self.shared(seed).is_none();
-        self.make_room(now, seed.owner.slot.0, drawn.then_some(seed.kind.proto()))?;
+        self.make_room(now, seed.owner.slot().0, drawn.then_some(seed.kind.proto()))?;
         // All flows may have been ended to make that room.
         if !self.clients.admit(seed.owner) {
             return Err(DropReason::FlowTableFull);
@@ -193,7 +193,7 @@ impl Nat {
         external_port: u16,
         shared: Option<u32>,
     ) -> Option<FlowId> {
-        let owner = seed.owner.slot.0;
+        let owner = seed.owner.slot().0;
         let seen = self.second(now);
         let (client, client_port) = seed.client.packed();
         let (asked, asked_port) = seed.asked.packed();

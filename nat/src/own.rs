@@ -30,7 +30,7 @@ impl Nat {
     /// To which of `addrs` (at most 64) a client has flows that are answered: bit n for the n-th.
     #[must_use]
     pub fn talks_to(&self, now: Instant, client: Port, addrs: &[IpAddr]) -> u64 {
-        let slot = client.slot.0;
+        let slot = client.slot().0;
         if self.clients.get(slot).is_none_or(|holding| holding.client != client) {
             return 0;
         }

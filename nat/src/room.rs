@@ -69,8 +69,8 @@ impl Nat {
     /// Ends all flows of a client that left. They are over at once; [`Nat::tick`] takes them out of
     /// the tables, and the client's slot can be used again when the last is gone.
     pub fn client_gone(&mut self, now: Instant, client: Port) {
-        if self.clients.get_mut(client.slot.0).is_some_and(|holding| holding.client == client) {
-            self.clients.end_flows(client.slot.0, Fate::Leaves);
+        if self.clients.get_mut(client.slot().0).is_some_and(|holding| holding.client == client) {
+            self.clients.end_flows(client.slot().0, Fate::Leaves);
             self.sweep(now, SLICE);
         }
     }

@@ -23,7 +23,7 @@ impl Nat {
         let (addr, port) = seed.client.packed();
         let same = |index| {
             let of_socket = |flow: &&Flow| {
-                (flow.kind, flow.owner) == (seed.kind, seed.owner.slot.0)
+                (flow.kind, flow.owner) == (seed.kind, seed.owner.slot().0)
                     && (flow.client, flow.client_port) == (addr, port)
                     && flow.external == seed.external
             };
@@ -40,7 +40,7 @@ impl Nat {
         let second = self.second(now);
         let avoid = |port| proto == Proto::Tcp && self.quarantine.holds(port, remote, second);
         let port = self.ports.of_mut(proto).take(walk, avoid).ok_or(DropReason::PortsExhausted)?;
-        if let Some(client) = self.clients.get_mut(seed.owner.slot.0) {
+        if let Some(client) = self.clients.get_mut(seed.owner.slot().0) {
             *client.ports.of_mut(proto) += 1;
         }
         self.drawn += 1;

@@ -96,10 +96,10 @@ impl<H: Hypervisor> Slots<H> {
 
     /// The vif known under `port`, if it is still that one.
     pub(crate) fn vif(&mut self, port: Port) -> Option<&mut Vif<H>> {
-        let at = port.slot.0.checked_sub(self.base)?;
+        let at = port.slot().0.checked_sub(self.base)?;
         let slot = self.slots.get_mut(usize::from(at))?;
         let entry = slot.entry.as_deref_mut()?;
-        (slot.generation == port.generation).then_some(&mut entry.vif)
+        (slot.generation == port.generation()).then_some(&mut entry.vif)
     }
 
     /// The indices of slots in use.

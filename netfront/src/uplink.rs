@@ -426,7 +426,7 @@ impl<H: Hypervisor> Netfront<H> {
     fn connect(&mut self, n: usize) {
         self.vifs.get_mut(n).into_iter().for_each(Vif::all_well);
         let Some(active) = &mut self.active else { return };
-        let port = Port { slot: self.config.slot, generation: self.ups };
+        let port = Port::new(self.config.slot.0, self.ups);
         self.ups = self.ups.wrapping_add(1);
         active.up = Some(port);
         let (mac, mtu, backend) = (active.mac, active.mtu, active.backend.dom);

@@ -21,18 +21,22 @@ use wire::{
     Segments, Verdict, parse,
 };
 use xen::hypervisor::{Hypervisor, PAGE_SIZE};
-use xen::io::{self, Head, Piece, SLOTS_MAX};
+use xen::io::{self, Head, Incoming, Piece, SLOTS_MAX};
 
 /// A frame to be sent on.
 struct Leaving<'f> {
     flight: &'f Flight,
     emit: Emit,
     head: Place,
-    /// How it is to be cut, if it is.
+}
+
+/// One, and how it is to be cut, if it is.
+struct Planned<'f> {
+    leaving: Leaving<'f>,
     cut: Option<Cut>,
 }
 
-/// A frame that does not go as it came.
+/// What is done to a frame that does not go as it came.
 #[derive(Clone)]
 struct Cut {
     /// The payload of each frame it becomes.
@@ -90,6 +94,12 @@ impl Leaving<'_> {
     }
 }
 
+impl Planned<'_> {
+    const fn is_to_bring(&self) -> bool {
+        matches!(self.cut, Some(Cut { body: Body::ToBring(..), .. }))
+    }
+}
+
 /// What is used of a round.
 #[derive(Default)]
 struct Used {
@@ -99,14 +109,13 @@ struct Used {
 }
 
 impl Used {
-    /// Gives `leaving` its places, if there is room for it. In an empty round there is for any frame.
-    fn take(&mut self, leaving: &mut Leaving<'_>) -> bool {
-        let frame = &leaving.flight.frame;
+    /// Gives a frame its places, if there is room for it. In an empty round there is for any frame.
+    fn take(&mut self, frame: &Incoming, cut: Option<&mut Cut>) -> bool {
         let len = frame.len as usize;
         // Each piece and each segment begins an operation, and so does each page of either side.
         let mut ops = self.ops + 2 * frame.pieces.len() + len / PAGE_SIZE + 4;
         let (mut segments, mut bodies) = (self.segments, self.bodies);
-        if let Some(cut) = &mut leaving.cut {
+        if let Some(cut) = cut {
             cut.first = segments;
             segments += cut.ranges.len();
             ops += 3 * cut.ranges.len();
@@ -139,55 +148,94 @@ impl<H: Hypervisor> Path<H> {
         let mut accepted = flights.iter().zip(decisions).filter_map(|(flight, decision)| {
             let Verdict::Emit(emit) = decision.verdict else { return None };
             let head = Place { at: decision.new_head_at, len: emit.head };
-            Some(Leaving { flight, emit, head, cut: None })
+            Some(Leaving { flight, emit, head })
         });
-        let mut left_over = None;
-        loop {
-            let mut used = Used::default();
-            let mut round = ArrayVec::<Leaving<'_>, BATCH>::new();
-            while let Some(mut leaving) = left_over.take().or_else(|| accepted.next()) {
-                match self.plan(fabric, &leaving) {
-                    Ok(cut) => leaving.cut = cut,
-                    Err(reason) => {
-                        self.counters.drops[reason] += 1;
-                        continue;
-                    }
-                }
-                if !used.take(&mut leaving) {
-                    left_over = Some(leaving);
-                    break;
-                }
-                round.push(leaving);
-            }
-            self.bring(h, fabric, pieces, &mut round);
-            self.ops.clear();
-            for leaving in &round {
-                if fabric.is_uplink(leaving.flight.from) {
-                    self.brake.went_to(leaving.emit.to);
-                }
-                match &leaving.cut {
-                    None => self.stage_as_it_came(h, fabric, leaving, pieces),
-                    Some(cut) => self.stage_cut(h, fabric, leaving, pieces, cut),
-                }
-            }
-            if left_over.is_none() {
-                for (n, reply) in replies.iter().enumerate() {
-                    let head = Place { at: memory::reply_at(n), len: reply.len };
-                    let (len, offload) = (reply.len.into(), Offload::NONE);
-                    self.stage(
-                        h,
-                        fabric,
-                        &Parcel { to: reply.to, head, rest: &[], offload, len },
-                        1,
-                    );
-                }
-            }
-            self.copy(h);
-            self.commit(h, fabric);
-            if left_over.is_none() {
-                return;
+        let mut used = Used::default();
+        self.ops.clear();
+        let mut next = self.stage_plain(h, fabric, &mut accepted, pieces, &mut used);
+        while let Some(first) = next {
+            next = self.stage_round(h, fabric, first, &mut accepted, pieces, &mut used);
+            if next.is_some() {
+                self.send(h, fabric);
+                used = Used::default();
             }
         }
+        for (n, reply) in replies.iter().enumerate() {
+            let head = Place { at: memory::reply_at(n), len: reply.len };
+            let (len, offload) = (reply.len.into(), Offload::NONE);
+            self.stage(h, fabric, &Parcel { to: reply.to, head, rest: &[], offload, len }, 1);
+        }
+        self.send(h, fabric);
+    }
+
+    /// Copies the bodies of all that is staged, and gives it to its devices.
+    fn send(&mut self, h: &mut H, fabric: &mut impl Fabric<H>) {
+        self.copy(h);
+        self.commit(h, fabric);
+        self.ops.clear();
+    }
+
+    /// Stages frames up to the first that does not go as it came, or for which there is no room in this
+    /// round: that is returned.
+    fn stage_plain<'f>(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        accepted: &mut impl Iterator<Item = Leaving<'f>>,
+        pieces: &mut [Piece],
+        used: &mut Used,
+    ) -> Option<Planned<'f>> {
+        for leaving in accepted {
+            match self.plan(fabric, &leaving) {
+                Ok(None) if used.take(&leaving.flight.frame, None) => {
+                    self.stage_as_it_came(h, fabric, &leaving, pieces);
+                }
+                Ok(cut) => return Some(Planned { leaving, cut }),
+                Err(reason) => self.counters.drops[reason] += 1,
+            }
+        }
+        None
+    }
+
+    /// Stages `first` and all behind it that there is room for in this round, cut as they have to be.
+    /// Returns the frame with which the next one begins.
+    #[inline(never)] // Seldom used, and its list would stand on the stack of every turn.
+    fn stage_round<'f>(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        first: Planned<'f>,
+        accepted: &mut impl Iterator<Item = Leaving<'f>>,
+        pieces: &mut [Piece],
+        used: &mut Used,
+    ) -> Option<Planned<'f>> {
+        let mut round = ArrayVec::<Planned<'_>, BATCH>::new();
+        let mut next = Some(first);
+        while let Some(mut planned) = next.take() {
+            if !used.take(&planned.leaving.flight.frame, planned.cut.as_mut()) {
+                next = Some(planned);
+                break;
+            }
+            round.push(planned);
+            next = accepted.find_map(|leaving| match self.plan(fabric, &leaving) {
+                Ok(cut) => Some(Planned { leaving, cut }),
+                Err(reason) => {
+                    self.counters.drops[reason] += 1;
+                    None
+                }
+            });
+        }
+        if round.iter().any(Planned::is_to_bring) {
+            self.send(h, fabric);
+            self.bring(h, fabric, pieces, &mut round);
+        }
+        for Planned { leaving, cut } in &round {
+            match cut {
+                None => self.stage_as_it_came(h, fabric, leaving, pieces),
+                Some(cut) => self.stage_cut(h, fabric, leaving, pieces, cut),
+            }
+        }
+        next
     }
 
     /// How `leaving` has to be cut for its egress: not at all, if that takes it as it came.
@@ -224,13 +272,10 @@ impl<H: Hypervisor> Path<H> {
         h: &mut H,
         fabric: &mut impl Fabric<H>,
         pieces: &[Piece],
-        round: &mut ArrayVec<Leaving<'_>, BATCH>,
+        round: &mut ArrayVec<Planned<'_>, BATCH>,
     ) {
-        self.ops.clear();
-        for leaving in round.iter_mut() {
-            let Some(Cut { body: Body::ToBring(at, copies), .. }) = &mut leaving.cut else {
-                continue;
-            };
+        for Planned { leaving, cut } in round.iter_mut() {
+            let Some(Cut { body: Body::ToBring(at, copies), .. }) = cut else { continue };
             let (from, frame) = (self.ops.len(), &leaving.flight.frame);
             let brought = fabric.device(leaving.flight.from).map_or(0, |device| {
                 let len = frame.len as usize;
@@ -240,8 +285,8 @@ impl<H: Hypervisor> Path<H> {
         }
         self.copy(h);
         let Self { ops, counters, .. } = self;
-        round.retain(|leaving| {
-            let Some(cut) = &mut leaving.cut else { return true };
+        round.retain(|Planned { leaving, cut }| {
+            let Some(cut) = cut else { return true };
             let Body::ToBring(at, copies) = &cut.body else { return true };
             let copies = copies.clone().and_then(|copies| ops.get(copies));
             let there = copies.is_some_and(io::all_okay);
@@ -253,6 +298,14 @@ impl<H: Hypervisor> Path<H> {
             }
             matches!(cut.body, Body::Private(_))
         });
+        self.ops.clear();
+    }
+
+    /// Tells the brake which client a frame of the world goes to.
+    fn note_way(&mut self, fabric: &impl Fabric<H>, leaving: &Leaving<'_>) {
+        if fabric.is_uplink(leaving.flight.from) {
+            self.brake.went_to(leaving.emit.to);
+        }
     }
 
     fn stage_as_it_came(
@@ -262,7 +315,8 @@ impl<H: Hypervisor> Path<H> {
         leaving: &Leaving<'_>,
         pieces: &mut [Piece],
     ) {
-        let Leaving { flight, emit, head, .. } = leaving;
+        let Leaving { flight, emit, head } = leaving;
+        self.note_way(fabric, leaving);
         let rest = pieces.get_mut(flight.frame.pieces.clone()).unwrap_or_default();
         let rest = io::skip(rest, emit.skip);
         let (to, offload, len) = (emit.to, emit.offload, leaving.len());
@@ -279,6 +333,7 @@ impl<H: Hypervisor> Path<H> {
         cut: &Cut,
     ) {
         let Leaving { flight, emit, .. } = leaving;
+        self.note_way(fabric, leaving);
         let Some(head_len) = self.write_heads(leaving, cut) else {
             self.counters.drops[DropReason::EgressOffload] += 1;
             return;

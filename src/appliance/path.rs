@@ -357,6 +357,9 @@ impl<H: Hypervisor> Path<H> {
             ranges.push(from..self.ops.len());
         }
         self.copy(h);
+        if io::all_okay(&self.ops) && flights.iter().all(|flight| flight.head != 0) {
+            return;
+        }
         let Self { ops, counters, .. } = self;
         let mut ranges = ranges.into_iter();
         let unread = flights.extract_if(.., |flight| {

@@ -100,8 +100,8 @@ impl Shares {
             self.accounts.resize(at.saturating_add(1), Account::default());
         }
         let account = self.accounts.get_mut(at)?;
-        if account.generation != port.generation {
-            *account = Account { generation: port.generation, credit: 0 };
+        if account.generation != port.generation() {
+            *account = Account { generation: port.generation(), credit: 0 };
         }
         Some(account)
     }
