@@ -74,6 +74,8 @@ pub struct Policy {
     digest: Digest,
     /// One for each block.
     indices: Vec<Index>,
+    /// Whether all of them are ready.
+    settled: bool,
     looks_at_headers: bool,
     /// The sources and the names of each rule that has names.
     named: BTreeSet<(Arc<AddrSet>, Arc<HostSet>)>,
@@ -92,17 +94,20 @@ impl Policy {
         let looks_at_headers = rules().any(|rule| rule.when.is_some());
         let named = rules().filter_map(|rule| Some((rule.src.clone(), rule.hosts.clone()?)));
         let named = named.collect();
-        Ok(Self { parts, digest, indices, looks_at_headers, named })
+        Ok(Self { parts, digest, indices, settled: false, looks_at_headers, named })
     }
 
     /// Goes on preparing to decide quickly, for about as long as `work` rules take to be looked at
     /// once (some 20 ns each). Whether nothing is left to be done.
     pub fn settle(&mut self, work: usize) -> bool {
-        let mut left = work;
-        for (index, block) in self.indices.iter_mut().zip(&self.parts.blocks) {
-            left = index.settle(&block.rules, left);
+        if !self.settled {
+            let mut left = work;
+            for (index, block) in self.indices.iter_mut().zip(&self.parts.blocks) {
+                left = index.settle(&block.rules, left);
+            }
+            self.settled = self.indices.iter().all(Index::is_settled);
         }
-        self.indices.iter().all(Index::is_settled)
+        self.settled
     }
 
     /// Memory that deciding quickly takes, in bytes; at most [`crate::BYTES_PER_RULE`] for each rule.

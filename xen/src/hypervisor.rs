@@ -4,6 +4,7 @@
 //! the same statuses and effects.
 
 pub use crate::copy::{CopyEnd, CopyOp};
+use arrayvec::ArrayVec;
 use core::fmt;
 use wire::Instant;
 
@@ -148,18 +149,14 @@ pub struct StillMapped;
 /// Event channels a 2-level table has (NR_EVENT_CHANNELS on x86-64).
 pub const PORTS_MAX: usize = 4096;
 
-/// Event channels that were pending.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PortSet {
-    words: [u64; PORTS_MAX / 64],
-    /// Which of the words are not 0: mostly one or none is.
-    used: u64,
-}
+/// 64 event channels each.
+const WORDS: usize = PORTS_MAX / 64;
 
-impl Default for PortSet {
-    fn default() -> Self {
-        Self { words: [0; PORTS_MAX / 64], used: 0 }
-    }
+/// Event channels that were pending.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PortSet {
+    /// Words with a bit set and where they stand, in that order: mostly one or none does.
+    words: ArrayVec<(u16, u64), WORDS>,
 }
 
 impl fmt::Debug for PortSet {
@@ -171,11 +168,17 @@ impl fmt::Debug for PortSet {
 impl PortSet {
     /// Adds all ports of word `word` (64 ports a word) whose bit is set. Beyond the table: nothing.
     pub fn add_word(&mut self, word: usize, bits: u64) {
-        if let Some(w) = self.words.get_mut(word)
-            && bits != 0
-        {
-            *w |= bits;
-            self.used |= 1 << word;
+        let Some(word) = u16::try_from(word).ok().filter(|word| usize::from(*word) < WORDS) else {
+            return;
+        };
+        let at = self.words.partition_point(|(before, _)| *before < word);
+        match self.words.get_mut(at) {
+            Some((same, known)) if *same == word => *known |= bits,
+            _ if bits != 0 => {
+                // There is a place for each word.
+                let _ = self.words.try_insert(at, (word, bits));
+            }
+            _ => {}
         }
     }
 
@@ -187,20 +190,21 @@ impl PortSet {
     /// Whether `port` was pending.
     #[must_use]
     pub fn contains(&self, port: EvtPort) -> bool {
-        self.words.get(port.0 as usize / 64).is_some_and(|w| w >> (port.0 % 64) & 1 == 1)
+        let word = |(at, _): &&(u16, u64)| u32::from(*at) == port.0 / 64;
+        self.words.iter().find(word).is_some_and(|(_, bits)| bits >> (port.0 % 64) & 1 == 1)
     }
 
     /// Whether none was.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.used == 0
+        self.words.is_empty()
     }
 
     /// The ports in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = EvtPort> {
-        bits(self.used).flat_map(|at| {
-            let word = self.words.get(at as usize).copied().unwrap_or(0);
-            bits(word).map(move |bit| EvtPort(at * 64 + bit))
+        self.words.iter().flat_map(|(at, word)| {
+            let first = u32::from(*at) * 64;
+            bits(*word).map(move |bit| EvtPort(first + bit))
         })
     }
 }

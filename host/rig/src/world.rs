@@ -270,16 +270,32 @@ impl World {
         self.wait_linux(&domain, mark)?;
         let fw = self.xen.create_paused(&self.firewall_config())?;
         let vif = self.client_vif(client);
-        // Without its interface it fails at once: the rest leaves the processor to who is starting.
-        let ping = format!(
-            "until ping -c 1 -W 1 {}; do sleep 0.05; done; touch /run/answered",
-            plan::SERVER
-        );
-        domain.spawn("first-ping", &["sh", "-c", &ping])?;
+        begin_pinging(&domain)?;
         self.xen.plug(&domain, &fw, &vif)?;
         let started = Instant::now();
         self.xen.unpause_beside(FIREWALL)?;
-        domain.wait(Condition::Exists { path: "/run/answered".into() }, GUEST_BOOT)?;
+        domain.wait(Condition::Exists { path: ANSWERED.into() }, GUEST_BOOT)?;
+        Ok(started.elapsed())
+    }
+
+    /// From `xl network-attach` of the uplink, which was away, to a client's first ping that is answered
+    /// from beyond it. A Linux firewall is told its address there when it is connected, as by its udev.
+    ///
+    /// # Errors
+    /// When no ping is ever answered.
+    pub fn uplink_back(&self) -> Result<Duration> {
+        let (fw, client) = (self.fw()?, self.client(plan::WORK)?);
+        let vif = self.firewall_config().vifs.into_iter().next();
+        let vif = vif.ok_or_else(|| Error::new("the firewall has no uplink"))?;
+        self.xen.network_detach(FIREWALL, 0)?;
+        begin_pinging(&client)?;
+        let started = Instant::now();
+        self.xen.network_attach(FIREWALL, &vif)?;
+        if matches!(self.firewall, Firewall::Linux) {
+            self.wait_uplink(&fw)?;
+            fw.sh("client-up")?;
+        }
+        client.wait(Condition::Exists { path: ANSWERED.into() }, CONNECT)?;
         Ok(started.elapsed())
     }
 
@@ -364,6 +380,18 @@ impl World {
         words += "  Xen and dom0:\n";
         words + &self.xen.dom0.machine().console_tail(8)
     }
+}
+
+/// A client pings a server until that answers, and makes this file then.
+const ANSWERED: &str = "/run/answered";
+
+fn begin_pinging(client: &Domain) -> Result<()> {
+    // Where there is no way it fails at once: the rest leaves the processor to who is starting.
+    let ping = format!(
+        "rm -f {ANSWERED}; until ping -c 1 -W 1 {}; do sleep 0.05; done; touch {ANSWERED}",
+        plan::SERVER
+    );
+    client.spawn("first-ping", &["sh", "-c", &ping])
 }
 
 /// Kernels of ours for guests, with their place in dom0.

@@ -54,6 +54,8 @@ pub(crate) enum Figure {
     Memory,
     /// Seconds from `xl unpause` to the first ping that is answered through it.
     FirstPing,
+    /// Seconds from `xl network-attach` of the uplink to the first ping that is answered through it.
+    UplinkBack,
 }
 
 /// Whose processor time a figure is of.
@@ -113,6 +115,7 @@ impl Figure {
             Self::WakeUps => "idle: firewall, wake-ups, 1/s".into(),
             Self::Memory => "memory, MiB".into(),
             Self::FirstPing => "unpause to first forwarded ping, s".into(),
+            Self::UplinkBack => "uplink attached again to first forwarded ping, s".into(),
         }
     }
 }

@@ -13,6 +13,7 @@ use rig::{Clock, Firewall, Layout, Mode, Options, Result, World, run, step};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Memory that is promised to be enough, in MiB.
 const LEAST_MEMORY: u32 = 16;
@@ -41,7 +42,8 @@ pub(crate) struct Xen {
     /// Memory of Tidegate, or of what is in its place, in MiB
     #[arg(long, default_value_t = LEAST_MEMORY)]
     memory: u32,
-    /// Measure only the start, from `xl unpause` to the first forwarded ping
+    /// Measure only how long it takes to the first forwarded ping: from `xl unpause`, and from `xl
+    /// network-attach` of an uplink that was away
     #[arg(long, conflicts_with_all = ["profile", "write"])]
     start: bool,
     /// Tell where the firewall's time goes, by function, instead of measuring
@@ -166,10 +168,12 @@ impl Xen {
             if self.start { Figures::new() } else { figures::all(&world, self.seconds)? };
         let firewall = world.firewall.clone();
         if !matches!(firewall, Firewall::None) {
-            match world.first_ping(firewall) {
-                Ok(took) => drop(figures.insert(Figure::FirstPing, took.as_secs_f64())),
-                Err(error) => eprintln!("  left out: {}: {error}", Figure::FirstPing.title()),
-            }
+            let mut insert = |figure: Figure, took: Result<Duration>| match took {
+                Ok(took) => drop(figures.insert(figure, took.as_secs_f64())),
+                Err(error) => eprintln!("  left out: {}: {error}", figure.title()),
+            };
+            insert(Figure::UplinkBack, world.uplink_back());
+            insert(Figure::FirstPing, world.first_ping(firewall));
         }
         Ok(figures)
     }
