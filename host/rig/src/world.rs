@@ -279,22 +279,18 @@ impl World {
     }
 
     /// From `xl network-attach` of the uplink, which was away, to a client's first ping that is answered
-    /// from beyond it. A Linux firewall is told its address there when it is connected, as by its udev.
+    /// from beyond it. Of Tidegate: a Linux firewall has to be told its address there by somebody.
     ///
     /// # Errors
     /// When no ping is ever answered.
     pub fn uplink_back(&self) -> Result<Duration> {
-        let (fw, client) = (self.fw()?, self.client(plan::WORK)?);
+        let client = self.client(plan::WORK)?;
         let vif = self.firewall_config().vifs.into_iter().next();
         let vif = vif.ok_or_else(|| Error::new("the firewall has no uplink"))?;
         self.xen.network_detach(FIREWALL, 0)?;
         begin_pinging(&client)?;
         let started = Instant::now();
         self.xen.network_attach(FIREWALL, &vif)?;
-        if matches!(self.firewall, Firewall::Linux) {
-            self.wait_uplink(&fw)?;
-            fw.sh("client-up")?;
-        }
         client.wait(Condition::Exists { path: ANSWERED.into() }, CONNECT)?;
         Ok(started.elapsed())
     }

@@ -172,7 +172,9 @@ impl Xen {
                 Ok(took) => drop(figures.insert(figure, took.as_secs_f64())),
                 Err(error) => eprintln!("  left out: {}: {error}", figure.title()),
             };
-            insert(Figure::UplinkBack, world.uplink_back());
+            if matches!(firewall, Firewall::Tidegate { .. }) {
+                insert(Figure::UplinkBack, world.uplink_back());
+            }
             insert(Figure::FirstPing, world.first_ping(firewall));
         }
         Ok(figures)
