@@ -14,7 +14,7 @@ use nat::{Direction, FlowId, Sender};
 use rules::{Query, State, Zone};
 use wire::{
     DropReason, IcmpError, IcmpErrorKind, Instant, Outbox, Packet, Port, Translation, Transport,
-    Tuple, Uplink, Verdict,
+    Tuple, Unparsed, Uplink, Verdict,
 };
 
 /// What everything is dropped for that goes out and does not come in again.
@@ -45,6 +45,12 @@ impl Firewall {
         }
         let tuple = packet.tuple().ok_or(DropReason::Untranslatable)?;
         self.check_hop_between(now, from, by, packet, out)?;
+        // Whom it goes to is known when its flows have been passed and its rule has counted it, which is
+        // not to be done again for all of it.
+        let narrow = packet.wire_len() > u32::from(self.links.narrowest_client());
+        if narrow && packet.may_be_cut() && packet.need_whole() == Err(Unparsed::NeedWhole) {
+            return Err(Verdict::NeedWhole);
+        }
         check_control(packet)?;
         let datagram = self.may_begin(now, from.port, packet)?;
         let (flow, sent) = match self.pass(now, from, by, packet, flow, out)? {

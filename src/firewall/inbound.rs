@@ -140,7 +140,7 @@ impl Firewall {
             return Err(DropReason::TtlExceeded.into());
         }
         if let Err(verdict) = fits(packet, client.mtu) {
-            if verdict != Verdict::NeedWhole {
+            if verdict == DropReason::TooBig.into() {
                 self.too_big(now, uplink, packet, client.mtu, out);
             }
             return Err(verdict);

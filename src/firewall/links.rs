@@ -153,6 +153,15 @@ impl Links {
         }
     }
 
+    /// The least MTU of all clients; what it is if there are none does not matter.
+    pub(super) fn narrowest_client(&self) -> u16 {
+        let mtus = self.sides.iter().flatten().filter_map(|side| match side {
+            Side::Client(reach) => Some(reach.mtu),
+            Side::Uplink(..) => None,
+        });
+        mtus.min().unwrap_or(u16::MAX)
+    }
+
     /// Whether the client at `port` may use the source address `addr`.
     pub(super) fn owns(&self, port: Port, addr: IpAddr) -> bool {
         self.owners.binary_search(&(addr, port)).is_ok()

@@ -16,7 +16,12 @@ fn from_personal(spec: Spec) -> Vec<u8> {
 
 /// Clients may go out; whether they may go to each other is said.
 fn meeting(between: bool) -> World {
-    let config = config(OPEN);
+    meeting_by(OPEN, between)
+}
+
+/// The same by other rules, which count for both.
+fn meeting_by(rules: &str, between: bool) -> World {
+    let config = config(rules);
     let mut parts = config.policy.as_ref().unwrap().parts().clone();
     if between {
         let block =
@@ -86,6 +91,31 @@ fn a_client_whose_packets_are_too_long_for_another_is_told_its_mtu() {
     let (_, b) = ports(&mut world);
     let long = from_work(Spec::udp((work(), 5000), (us(), b)).payload(&[0; 1300]));
     world.send(WORK, &long).silent(DropReason::Unsolicited);
+}
+
+#[test]
+fn a_packet_that_is_cut_for_another_client_counts_once() {
+    let mut world = meeting_by("accept limit 4/h burst 4", true);
+    let link = Link::Client { mac: PERSONAL_MAC, addrs: vec![personal()], mtu: 1280 };
+    world.firewall.port_up(world.now, PERSONAL, link);
+    let (a, b) = ports(&mut world);
+    let to_b = from_work(Spec::udp((work(), 5000), (us(), b)));
+    world.send(WORK, &to_b).silent(DropReason::Unsolicited);
+    let to_a = from_personal(Spec::udp((personal(), 6000), (us(), a)));
+    for _ in 0..3 {
+        world.send(PERSONAL, &to_a).emitted(WORK);
+    }
+    // The last that the limit allows. More than a head, and without DF.
+    let mut long = from_work(Spec::udp((work(), 5000), (us(), b)).payload(&[0; 1300]));
+    assert_eq!(long[20], 0x40);
+    long[20] = 0;
+    let sum = u32::from(u16::from_be_bytes([long[24], long[25]])) + 0x4000;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    long[24..26].copy_from_slice(&(sum as u16).to_be_bytes());
+    let fate = world.send(WORK, &long);
+    assert_eq!(fate.verdict, Verdict::Kept, "sent in fragments");
+    assert!(fate.replies.iter().all(|(to, _)| *to == PERSONAL));
+    assert_eq!(fate.replies.len(), 2);
 }
 
 #[test]

@@ -236,7 +236,7 @@ pub struct Back<L, M> {
     rsp_published: RingIndex,
     /// Responses before this one were shown when it was last asked whether the peer wants a signal.
     asked: RingIndex,
-    /// Slots whose response was written and not yet shown.
+    /// Slots whose response is complete and not yet shown.
     answered: [u64; SLOTS as usize / 64],
     layout: PhantomData<fn() -> L>,
 }

@@ -21,8 +21,9 @@ const RSP_PROD: usize = 8;
 /// Sees what one domain does to shared pages.
 ///
 /// * A slot of a ring is read once and whole, one after the other: who looks twice may see two things.
-/// * A slot of another's ring is answered once, and after it was read; until the answer is shown it may
-///   be written anew.
+/// * A slot of another's ring is answered once, and after it was read. A response in an RX ring, which
+///   is told from a TX ring by its slots, may be written anew until it is shown: only the copy of its
+///   frame tells whether that came through.
 /// * A page that is lent is neither read nor written but through a ring: what a peer can still change
 ///   is not to be believed, and what it can already read is not to be changed.
 #[derive(Clone, Debug)]
@@ -106,8 +107,11 @@ impl Witness {
             if wrong || !(own || answered) {
                 self.note(touch, "reads a slot out of turn");
             }
-        } else if !own && std::mem::replace(&mut ring.slots[slot], Slot::Answered) == Slot::Closed {
-            self.note(touch, "answers a slot that it has not read, or has answered");
+        } else if !own {
+            let before = std::mem::replace(&mut ring.slots[slot], Slot::Answered);
+            if before == Slot::Closed || (before == Slot::Answered && size == SLOT_MAX) {
+                self.note(touch, "answers a slot that it has not read, or has answered");
+            }
         }
     }
 
