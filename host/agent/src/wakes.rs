@@ -20,8 +20,8 @@ const LOST: u32 = 0x0001_f001;
 /// Counts by domain number.
 pub(crate) fn of(trace: &[u8]) -> io::Result<BTreeMap<u16, u64>> {
     let broken = || io::Error::other("the trace is cut off");
-    let mut words =
-        trace.chunks_exact(4).map(|word| word.iter().rev().fold(0, |n, b| n << 8 | u32::from(*b)));
+    let (words, []) = trace.as_chunks() else { return Err(broken()) };
+    let mut words = words.iter().map(|word| u32::from_le_bytes(*word));
     let mut woken = BTreeMap::new();
     while let Some(head) = words.next() {
         for _ in 0..if head & TIMED == 0 { 0 } else { 2 } {
@@ -69,6 +69,7 @@ mod tests {
     #[test]
     fn what_is_cut_off_or_lost_is_no_count() {
         assert!(of(&trace(&[TIMED | 1 << WORDS | BLOCKED_TO_RUNNABLE, 7, 0])).is_err());
+        assert!(of(&trace(&[1 << WORDS | BLOCKED_TO_RUNNABLE, 3 << 16])[..7]).is_err());
         assert!(of(&trace(&[1 << WORDS | 0x0001_f001, 7])).is_err());
         assert!(of(&[]).unwrap().is_empty());
     }

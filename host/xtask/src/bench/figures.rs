@@ -162,8 +162,7 @@ pub(crate) fn all(world: &World, seconds: u32) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Runs one load, and says what came of it.
-/// TCP is of so many streams.
+/// Runs one load; TCP is of so many streams.
 pub(crate) fn job(world: &World, job: Job, streams: u32, seconds: u32) -> Result<Figures> {
     let mut figures = Figures::new();
     match job {

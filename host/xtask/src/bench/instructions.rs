@@ -4,6 +4,7 @@
 //! table; an error if anything takes 3 % more than the file says. Never: a new file without being told
 //! to write one: a change of it is for whoever reads the commit.
 
+use super::program;
 use super::table::{self, Table};
 use crate::provide::provide;
 use rig::{Context as _, Error, Layout, Result, run, step};
@@ -81,10 +82,8 @@ fn worse(before: &Counts, now: &Counts) -> Vec<String> {
 
 /// Builds benches/nat and says where it is.
 fn built(layout: &Layout) -> Result<PathBuf> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(&layout.root).args(["bench", "--quiet", "--package", "tidegate"]);
-    cargo.args(["--profile", "kernel", "--bench", "nat", "--no-run", "--message-format", "json"]);
-    let said = run(&mut cargo)?;
+    let mut cargo = program::command(layout, "nat");
+    let said = run(cargo.args(["--no-run", "--message-format", "json"]))?;
     let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut paths =
         messages.filter_map(|message| Some(message.get("executable")?.as_str()?.into()));

@@ -3,11 +3,11 @@
 //! In: the lines that benches/memory prints. Out: a table, and the same as JSON under target/bench.
 //! Never: the emulated processor, on which `rep` is slow and the rest not what it is here.
 
+use super::program;
 use super::table::{self, Table};
 use clap::Args;
-use rig::{Context as _, Layout, Result, run, step};
+use rig::{Layout, Result};
 use serde::Deserialize;
-use std::process::Command;
 
 /// Columns of the table.
 const COLUMNS: [&str; 8] = [
@@ -45,14 +45,7 @@ struct Rates {
 impl Memory {
     /// Builds with the kernel's profile, measures, reports.
     pub(crate) fn run(&self, layout: &Layout) -> Result<()> {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(&layout.root).args(["bench", "--quiet", "--package", "tidegate"]);
-        cargo.args(["--profile", "kernel", "--bench", "memory"]);
-        let said = step("measure copies and sums", || run(&mut cargo))?;
-        let rates = said
-            .lines()
-            .map(|line| serde_json::from_str::<Rates>(line).context(line))
-            .collect::<Result<Vec<_>>>()?;
+        let rates: Vec<Rates> = program::rows(layout, "measure copies and sums", "memory", &[])?;
         let mut table = Table::new(&COLUMNS);
         table.rows = rates.iter().map(Rates::row).collect();
         let text = table.save(layout, "memory", "cargo xtask bench memory")?;

@@ -10,6 +10,7 @@ mod memory;
 mod nat;
 mod plot;
 mod profile;
+mod program;
 mod results;
 mod rules;
 mod symbols;

@@ -5,13 +5,13 @@
 //! a ring; see `bench xen`.
 
 use super::instructions;
+use super::program;
 use super::table::{self, Table};
 use clap::Args;
 use plotters::prelude::*;
-use rig::{Context as _, Error, Layout, Result, run, step};
+use rig::{Error, Layout, Result};
 use serde::Deserialize;
 use std::fs;
-use std::process::Command;
 
 /// Columns of the table.
 const COLUMNS: [&str; 10] = [
@@ -67,14 +67,7 @@ impl Nat {
     }
 
     fn time(&self, layout: &Layout) -> Result<()> {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(&layout.root).args(["bench", "--quiet", "--package", "tidegate"]);
-        cargo.args(["--profile", "kernel", "--bench", "nat", "--"]).args(&self.only);
-        let said = step("measure the firewall", || run(&mut cargo))?;
-        let costs = said
-            .lines()
-            .map(|line| serde_json::from_str::<Cost>(line).context(line))
-            .collect::<Result<Vec<_>>>()?;
+        let costs: Vec<Cost> = program::rows(layout, "measure the firewall", "nat", &self.only)?;
         let mut table = Table::new(&COLUMNS);
         table.rows = costs.iter().map(Cost::row).collect();
         println!("{}", table.save(layout, "nat", SHOWN_BY)?);

@@ -4,6 +4,7 @@
 //! that the same rules take there. Out: a table, the same as JSON, and a plot of what a new flow costs
 //! against the number of rules, under target/bench. Never: nft's rules outside a namespace of their own.
 
+use super::program;
 use super::table::{self, Table};
 use clap::Args;
 use plotters::prelude::*;
@@ -72,11 +73,8 @@ struct Sent {
 impl Rules {
     /// Builds, measures, reports.
     pub(crate) fn run(&self, layout: &Layout) -> Result<()> {
-        let said = step("measure the rules", || run(cargo(layout).args(self.words())))?;
-        let mut costs = said
-            .lines()
-            .map(|line| serde_json::from_str::<Cost>(line).context(line))
-            .collect::<Result<Vec<_>>>()?;
+        let mut costs: Vec<Cost> =
+            program::rows(layout, "measure the rules", "rules", &self.words())?;
         match Nft::found(layout)? {
             Some(nft) => {
                 for cost in costs.iter_mut().filter(|cost| cost.rules <= NFT_MOST) {
@@ -101,9 +99,8 @@ impl Rules {
 
 /// The command that runs benches/rules as the kernel is built.
 fn cargo(layout: &Layout) -> Command {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(&layout.root).args(["bench", "--quiet", "--package", "tidegate"]);
-    cargo.args(["--profile", "kernel", "--bench", "rules", "--"]);
+    let mut cargo = program::command(layout, "rules");
+    cargo.arg("--");
     cargo
 }
 
