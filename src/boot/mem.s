@@ -11,6 +11,15 @@ tidegate_rep_from:
     .quad -1
 .popsection
 
+# What the kernel sets it to where `rep` is fast. It begins to be faster than the loops somewhere
+# between 512 and 4096 bytes, by processor (cargo xtask bench memory).
+.pushsection .rodata.mem, "a", @progbits
+.balign 8
+.global tidegate_rep_where_fast
+tidegate_rep_where_fast:
+    .quad 2048
+.popsection
+
 .pushsection .text.mem, "ax", @progbits
 
 # memcpy and memmove are one: every path loads all it needs before it stores.

@@ -17,18 +17,16 @@ global_asm!(
     ".set bcmp, tidegate_memcmp",
 );
 
-/// Bytes from which `rep` is used where it is fast at all. It begins to be faster than the loops somewhere
-/// between 512 and 4096 bytes, by processor (`cargo xtask bench memory`).
-const REP_FROM: u64 = 2048;
-
 unsafe extern "C" {
     static tidegate_rep_from: AtomicU64;
+    static tidegate_rep_where_fast: u64;
 }
 
 /// Lets long copies use `rep` on processors with Enhanced REP MOVSB (CPUID leaf 7, EBX bit 9).
 pub(super) fn use_rep_where_fast() {
     if __cpuid_count(7, 0).ebx >> 9 & 1 == 1 {
-        // SAFETY: a word in the data section that is only ever used as one.
-        unsafe { &tidegate_rep_from }.store(REP_FROM, Ordering::Relaxed);
+        // SAFETY: words in the data sections; one is only ever used as an atomic, the other never written.
+        let (from, fast) = unsafe { (&tidegate_rep_from, tidegate_rep_where_fast) };
+        from.store(fast, Ordering::Relaxed);
     }
 }

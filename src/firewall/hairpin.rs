@@ -4,6 +4,7 @@
 //! back in through another client's, so that each sees the other's external name only. Never: an
 //! answer that depends on whether a port is mapped, unless the rules between clients let it pass.
 
+use super::emit::fits;
 use super::fragments::{Course, First};
 use super::inbound::may_open;
 use super::outbound::{Ends, check_control};
@@ -14,7 +15,7 @@ use nat::{Direction, FlowId, Sender};
 use rules::{Query, State, Zone};
 use wire::{
     DropReason, IcmpError, IcmpErrorKind, Instant, Outbox, Packet, Port, Translation, Transport,
-    Tuple, Unparsed, Uplink, Verdict,
+    Tuple, Uplink, Verdict,
 };
 
 /// What everything is dropped for that goes out and does not come in again.
@@ -47,8 +48,7 @@ impl Firewall {
         self.check_hop_between(now, from, by, packet, out)?;
         // Whom it goes to is known when its flows have been passed and its rule has counted it, which is
         // not to be done again for all of it.
-        let narrow = packet.wire_len() > u32::from(self.links.narrowest_client());
-        if narrow && packet.may_be_cut() && packet.need_whole() == Err(Unparsed::NeedWhole) {
+        if fits(packet, self.links.narrowest_client()) == Err(Verdict::NeedWhole) {
             return Err(Verdict::NeedWhole);
         }
         check_control(packet)?;

@@ -303,8 +303,9 @@ impl Hypervisor for Xen {
             // A page that is not there becomes a frame no domain has: Xen refuses that operation.
             op.resolve(|page| private.page(page).map_or(FrameNo(u64::MAX), |at| self.frame(at)));
         }
-        // SAFETY: Xen checks that no operation crosses a page. It writes to pages that are shared
-        // anyway, or to `private`, which we hold exclusively.
+        // SAFETY: the operations are laid out as this command's (xen/src/copy.rs asserts it). Xen checks
+        // that none crosses a page, and writes to pages that are shared anyway, or to `private`, which
+        // we hold exclusively.
         unsafe { call::grant_table_op(gnttabop::COPY, ops) }.map(drop)
     }
 
