@@ -24,8 +24,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("in-and-out", "after 5 detaches no event channel is left over", Tidegate, in_and_out),
 ];
 
-/// Interfaces that xenstored's own quotas leave room for, and those that raised ones do: more than the
-/// 128 event channels that were all an early kernel had.
+/// Interfaces that xenstored's own quotas leave room for, and those that raised ones do: with more event
+/// channels than the 128 that SCHEDOP_poll takes.
 const VIFS: u8 = 32;
 const MANY: u8 = 200;
 
