@@ -40,7 +40,7 @@ pub use domain::{DEADLINE, Domain, Ping, Way};
 pub use error::{Context, Error, Result, ensure};
 pub use host::{Layout, run, step};
 pub use load::{Load, Report};
-pub use machine::{Clock, Machine, Options};
+pub use machine::{Clock, Machine, Options, PROCESSOR, XEN_WORDS};
 pub use monitor::{Monitor, Registers};
 pub use sample::{Sample, Sampler};
 pub use world::{FIREWALL, Firewall, World};

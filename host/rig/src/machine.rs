@@ -155,28 +155,33 @@ fn forget_ended(cache: &Path) -> Result<()> {
     Ok(())
 }
 
-/// QEMU's arguments. Without -smap,-smep a PV dom0 dies at once, without -monitor and cpuidle=0
-/// Xen faults in mwait; EPYC has the SVM that PVH guests need, emulated. Without -avx and eager-fpu
-/// programs in guests crash or compare strings wrongly now and then: the emulator's AVX does not go
-/// together with registers that are switched late. With a thread for each processor the emulated SVM
-/// ends a PVH guest now and then: the guest faults for no reason at the first instruction after VMRUN,
-/// or the hypervisor's registers stand in its VMCB, and Xen reports a triple fault. Seen with QEMU 7.2
-/// and 10.0, never where one thread takes turns.
+/// The processor that QEMU emulates. Without -smap,-smep a PV dom0 dies at once, without -monitor Xen
+/// faults in an mwait that the emulator does not know. Without -avx and eager-fpu programs in guests
+/// crash or compare strings wrongly now and then: the emulator's AVX does not go together with
+/// registers that are switched late. EPYC has the SVM that PVH guests need, emulated.
+pub const PROCESSOR: &str = "EPYC,-smap,-smep,-monitor,-avx,-avx2,-fma,-f16c";
+
+/// What every Xen here is told: where its console is, and to idle by HLT alone.
+pub const XEN_WORDS: &str = "console=com1 com1=115200,8n1 cpuidle=0";
+
+/// QEMU's arguments. With a thread for each processor the emulated SVM ends a PVH guest now and then:
+/// the guest faults for no reason at the first instruction after VMRUN, or the hypervisor's registers
+/// stand in its VMCB, and Xen reports a triple fault. Seen with QEMU 7.2 and 10.0, never where one
+/// thread takes turns.
 fn arguments(images: &Images, mode: Mode, options: Options) -> Vec<String> {
     let shell = if options.keep { " tidegate.shell" } else { "" };
     let kernel = images.kernel.display();
     let modules = format!("{kernel} console=hvc0 earlyprintk=xen panic=-1 quiet{shell},dom0.cpio");
     let xen = format!(
-        "console=com1 com1=115200 loglvl=warning guest_loglvl=all cpuidle=0 \
-         spec-ctrl=eager-fpu dom0_mem={DOM0_MIB}M conring_size=256k"
+        "{XEN_WORDS} loglvl=warning guest_loglvl=all spec-ctrl=eager-fpu dom0_mem={DOM0_MIB}M \
+         conring_size=256k"
     );
     let accelerator = match mode {
         Mode::Pv => "tcg",
         Mode::Pvh => "tcg,thread=single",
     };
     let words = [
-        "-cpu EPYC,-smap,-smep,-monitor,-avx,-avx2,-fma,-f16c -no-reboot",
-        "-display none -monitor none -net none -pidfile qemu.pid",
+        "-no-reboot -display none -monitor none -net none -pidfile qemu.pid",
         "-chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=xen.log",
         "-serial chardev:console",
         "-qmp unix:monitor.sock,server=on,wait=off",
@@ -187,6 +192,7 @@ fn arguments(images: &Images, mode: Mode, options: Options) -> Vec<String> {
     let kernel = images.xen.display().to_string();
     for (name, value) in [
         ("-accel", accelerator.to_owned()),
+        ("-cpu", PROCESSOR.to_owned()),
         ("-smp", options.cpus.to_string()),
         ("-m", MACHINE_MIB.to_string()),
         ("-kernel", kernel),

@@ -4,7 +4,7 @@
 //! that does not is ended after a while and counts as a failure.
 
 use crate::crashes;
-use rig::{Context as _, Error, Layout, Mode, Result, run, step};
+use rig::{Context as _, Error, Layout, Mode, PROCESSOR, Result, XEN_WORDS, run, step};
 use std::path::Path;
 use std::process::Command;
 
@@ -43,11 +43,12 @@ pub(crate) fn qemu(layout: &Layout, xen: &Path, mode: Mode, args: &str) -> Comma
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     qemu.arg("-kernel").arg(xen).arg("-initrd").arg(format!("{} {args}", kernel.display()));
     match mode {
-        Mode::Pv => qemu.args(["-append", "console=com1 com1=115200,8n1"]),
+        // QEMU's plain processor: the one without RDRAND.
+        Mode::Pv => qemu.args(["-append", XEN_WORDS]),
         // Xen wants an IOMMU for a PVH dom0.
         Mode::Pvh => qemu
-            .args(["-M", "q35", "-cpu", "EPYC,+svm,+npt", "-device", "amd-iommu"])
-            .args(["-append", "console=com1 com1=115200,8n1 dom0=pvh dom0_mem=128M"]),
+            .args(["-M", "q35", "-cpu", PROCESSOR, "-device", "amd-iommu", "-append"])
+            .arg(format!("{XEN_WORDS} dom0=pvh dom0_mem=128M")),
     };
     qemu
 }
@@ -102,6 +103,19 @@ fn row(line: &str, mode: Mode) -> Option<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn xen_never_idles_by_an_mwait_that_the_emulator_does_not_know() {
+        let layout = Layout { root: "/tree".into(), target: "/tree/target".into() };
+        for mode in [Mode::Pv, Mode::Pvh] {
+            let qemu = qemu(&layout, Path::new("/xen"), mode, "");
+            let args: Vec<_> = qemu.get_args().map(|arg| arg.to_string_lossy()).collect();
+            assert!(args.last().unwrap().contains("cpuidle=0"), "{mode}: {args:?}");
+            // Whoever names no processor gets QEMU's plain one, which has no MWAIT.
+            let named = args.iter().position(|arg| arg == "-cpu").map(|at| &args[at + 1]);
+            assert!(named.is_none_or(|cpu| cpu.contains("-monitor")), "{mode}: {args:?}");
+        }
+    }
 
     #[test]
     fn rows_count_only_when_the_sums_agree() {
