@@ -1,16 +1,15 @@
-//! The firewall's part of a turn: what it says of the frames whose heads are there.
+//! The firewall's part of a turn: what it says of the frames that were brought, or whose heads were.
 //!
-//! In: heads in private memory, and whole frames where it wants them. Out: a decision for each frame,
+//! In: heads in private memory, and whole frames where they are short. Out: a decision for each frame,
 //! new heads and replies in private memory. Never: allocates.
 
-use super::memory::{self, WHOLES};
-use super::path::{Decision, Fabric, Flight, Path, PathCounters};
+use super::memory;
+use super::path::{Decision, Flight, Path, PathCounters};
 use crate::firewall::Firewall;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use wire::{BATCH, DropReason, Frame, Instant, Outbox, Reply, Verdict, WHOLE_MAX};
+use wire::{BATCH, DropReason, Frame, HEAD_MAX, Instant, Outbox, Reply, Verdict, WHOLE_MAX};
 use xen::hypervisor::Hypervisor;
-use xen::io::{self, Piece};
 
 /// What the firewall said of a batch. Kept from turn to turn: handed over by value, all its places
 /// would be moved each time, used or not.
@@ -30,7 +29,7 @@ impl Answers {
         self.replies.clear();
     }
 
-    /// Drops what is still undecided.
+    /// Drops what cannot be told from as much as is ever brought.
     fn refuse_undecided(&mut self, counters: &mut PathCounters) {
         for decision in self.decisions.iter_mut().filter(|d| d.verdict == Verdict::NeedWhole) {
             decision.verdict = Verdict::Drop(DropReason::TooLongToInspect);
@@ -46,7 +45,7 @@ impl Answers {
 }
 
 impl<H: Hypervisor> Path<H> {
-    /// Asks the firewall about all heads.
+    /// Asks the firewall about all frames.
     pub(super) fn ask(
         &mut self,
         firewall: &mut Firewall,
@@ -57,8 +56,10 @@ impl<H: Hypervisor> Path<H> {
         let areas = memory::areas(self.private.as_mut());
         let mut frames = ArrayVec::<Frame<'_>, BATCH>::new();
         frames.extend(flights.iter().map(|flight| {
-            let place = areas.heads.get(flight.place);
-            flight.seen(place.and_then(|p| p.get(..flight.head)).unwrap_or_default())
+            // Longer frames are not looked into.
+            let shown = if flight.head <= WHOLE_MAX { flight.head } else { HEAD_MAX };
+            let from = areas.frames.get(flight.at as usize..).unwrap_or_default();
+            flight.seen(from.get(..shown).unwrap_or_default())
         }));
         let mut outbox = Outbox::new(areas.new_heads, areas.replies);
         firewall.batch(now, &frames, &mut outbox);
@@ -66,65 +67,27 @@ impl<H: Hypervisor> Path<H> {
             Decision { verdict: *verdict, new_head_at: memory::new_head_at(n) }
         }));
         answers.add_replies(&outbox);
+        answers.refuse_undecided(&mut self.counters);
     }
 
-    /// Fetches the frames that cannot be told from their heads, as many as there is room for, and
-    /// asks again. What is left over or still undecided is dropped and counted.
-    #[allow(clippy::too_many_arguments, reason = "all that a turn holds")]
-    pub(super) fn ask_whole(
-        &mut self,
-        h: &mut H,
-        fabric: &mut impl Fabric<H>,
-        firewall: &mut Firewall,
-        now: Instant,
-        flights: &[Flight],
-        pieces: &[Piece],
-        answers: &mut Answers,
-    ) {
-        let wanted: ArrayVec<usize, WHOLES> = answers
-            .decisions
-            .iter()
-            .zip(flights)
-            .enumerate()
-            .filter(|(_, (d, f))| {
-                d.verdict == Verdict::NeedWhole && f.frame.len as usize <= WHOLE_MAX
-            })
-            .map(|(n, _)| n)
-            .take(WHOLES)
-            .collect();
-        if wanted.is_empty() {
-            return answers.refuse_undecided(&mut self.counters);
-        }
-        self.ops.clear();
-        for (place, n) in wanted.iter().enumerate() {
-            let Some(flight) = flights.get(*n) else { continue };
-            if let Some(device) = fabric.device(flight.from) {
-                let (at, private) = (memory::whole_at(place), self.private.as_mut());
-                device.heads(&flight.frame, pieces, WHOLE_MAX, at, private, &mut self.ops);
+    /// Brings accepted frames that stand in private memory into one piece: the new head goes right before
+    /// what it does not replace. One that is longer than what it replaces stays where it is.
+    pub(super) fn join(&mut self, flights: &[Flight], decisions: &mut [Decision]) {
+        let areas = memory::areas(self.private.as_mut());
+        for (n, (flight, decision)) in flights.iter().zip(decisions).enumerate() {
+            let Verdict::Emit(emit) = &mut decision.verdict else { continue };
+            let (skip, end) = (emit.skip, flight.frame.len);
+            if skip >= end || flight.head < end as usize {
+                continue;
             }
+            let head = areas.new_heads.get(n).and_then(|place| place.get(..emit.head.into()));
+            let Some(begin) = skip.checked_sub(emit.head.into()) else { continue };
+            let replaced = (flight.at + begin) as usize..(flight.at + skip) as usize;
+            let place = areas.frames.get_mut(replaced);
+            let (Some(head), Some(place)) = (head, place) else { continue };
+            place.copy_from_slice(head);
+            decision.new_head_at = flight.at + begin;
+            (emit.head, emit.skip) = ((end - begin) as u16, end);
         }
-        self.copy(h);
-        if io::all_okay(&self.ops) {
-            let areas = memory::areas(self.private.as_mut());
-            let frames: ArrayVec<Frame<'_>, BATCH> = wanted
-                .iter()
-                .zip(areas.wholes.iter())
-                .filter_map(|(n, bytes)| {
-                    let flight = flights.get(*n)?;
-                    Some(flight.seen(bytes.get(..flight.frame.len as usize)?))
-                })
-                .collect();
-            let free = areas.replies.get_mut(answers.replies.len()..).unwrap_or_default();
-            let mut outbox = Outbox::new(areas.whole_heads, free);
-            firewall.batch(now, &frames, &mut outbox);
-            for (place, (n, verdict)) in wanted.iter().zip(outbox.verdicts()).enumerate() {
-                if let Some(decision) = answers.decisions.get_mut(*n) {
-                    let new_head_at = memory::whole_head_at(place);
-                    *decision = Decision { verdict: *verdict, new_head_at };
-                }
-            }
-            answers.add_replies(&outbox);
-        }
-        answers.refuse_undecided(&mut self.counters);
     }
 }

@@ -21,7 +21,7 @@ use wire::{
     Segments, Verdict, parse,
 };
 use xen::hypervisor::{Hypervisor, PAGE_SIZE};
-use xen::io::{self, Head, Incoming, Piece, SLOTS_MAX};
+use xen::io::{self, Head, Incoming, Piece, SLOTS_MAX, Staged};
 
 /// A frame to be sent on.
 struct Leaving<'f> {
@@ -186,10 +186,12 @@ impl<H: Hypervisor> Path<H> {
         used: &mut Used,
     ) -> Option<Planned<'f>> {
         for leaving in accepted {
+            if used.take(&leaving.flight.frame, None)
+                && self.stage_as_it_came(h, fabric, &leaving, pieces)
+            {
+                continue;
+            }
             match self.plan(fabric, &leaving) {
-                Ok(None) if used.take(&leaving.flight.frame, None) => {
-                    self.stage_as_it_came(h, fabric, &leaving, pieces);
-                }
                 Ok(cut) => return Some(Planned { leaving, cut }),
                 Err(reason) => self.counters.drops[reason] += 1,
             }
@@ -231,7 +233,8 @@ impl<H: Hypervisor> Path<H> {
         }
         for Planned { leaving, cut } in &round {
             match cut {
-                None => self.stage_as_it_came(h, fabric, leaving, pieces),
+                // Its egress takes it so, or it would be cut.
+                None => _ = self.stage_as_it_came(h, fabric, leaving, pieces),
                 Some(cut) => self.stage_cut(h, fabric, leaving, pieces, cut),
             }
         }
@@ -245,9 +248,6 @@ impl<H: Hypervisor> Path<H> {
         leaving: &Leaving<'_>,
     ) -> Result<Option<Cut>, DropReason> {
         let offload = leaving.emit.offload;
-        if offload.gso.is_none() && offload.csum != Csum::Blank {
-            return Ok(None);
-        }
         let takes = fabric.device(leaving.emit.to).ok_or(DropReason::EgressDown)?.takes();
         let head = self.private.as_ref().get(leaving.head.range()).unwrap_or_default();
         if takes.frame(head, offload) {
@@ -308,19 +308,30 @@ impl<H: Hypervisor> Path<H> {
         }
     }
 
+    /// Stages a frame as it came, if its egress takes it so. Otherwise nothing has happened.
     fn stage_as_it_came(
         &mut self,
         h: &mut H,
         fabric: &mut impl Fabric<H>,
         leaving: &Leaving<'_>,
         pieces: &mut [Piece],
-    ) {
+    ) -> bool {
         let Leaving { flight, emit, head } = leaving;
-        self.note_way(fabric, leaving);
+        let Some(device) = fabric.device(emit.to) else {
+            self.counters.drops[DropReason::EgressDown] += 1;
+            return true;
+        };
+        let bytes = self.private.as_ref().get(head.range()).unwrap_or_default();
+        if !device.takes().frame(bytes, emit.offload) {
+            return false;
+        }
         let rest = pieces.get_mut(flight.frame.pieces.clone()).unwrap_or_default();
         let rest = io::skip(rest, emit.skip);
-        let (to, offload, len) = (emit.to, emit.offload, leaving.len());
-        self.stage(h, fabric, &Parcel { to, head: *head, rest, offload, len }, 1);
+        let head = Head { bytes, private_offset: head.at };
+        let staged = device.stage(h, head, rest, emit.offload, &mut self.ops);
+        self.note_way(fabric, leaving);
+        self.on_way(emit.to, leaving.len(), 1, staged);
+        true
     }
 
     /// Stages the frames that `leaving` becomes.
@@ -394,9 +405,20 @@ impl<H: Hypervisor> Path<H> {
             let head = Head { bytes, private_offset: head.at };
             device.stage(h, head, rest, offload, &mut self.ops)
         });
+        self.on_way(to, len, lost, staged)
+    }
+
+    /// Notes a frame of `len` bytes that was staged, or counts that `lost` are lost; `false` for these.
+    fn on_way(
+        &mut self,
+        port: Port,
+        len: u32,
+        lost: usize,
+        staged: Result<Staged, DropReason>,
+    ) -> bool {
         match staged {
             Ok(frame) => {
-                self.staged.push(OnWay { port: to, frame, len });
+                self.staged.push(OnWay { port, frame, len });
                 true
             }
             Err(reason) => {

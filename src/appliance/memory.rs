@@ -8,17 +8,17 @@ use wire::{BATCH, HEAD_MAX, REPLY_MAX, SEGMENTS_MAX, WHOLE_MAX};
 use xen::hypervisor::{CopyEnd, PAGE_SIZE};
 use xen::io::{Piece, SLOTS_MAX};
 
-/// Frames of one batch that may be fetched whole at a time.
-pub(super) const WHOLES: usize = 16;
+/// Bytes of a frame that is brought whole before its verdict. It leaves with one copy, while one that
+/// stays in its sender's pages takes another for its new head; and a grant copy takes Xen longer than it
+/// takes us to move a page.
+pub(super) const FRAME: usize = PAGE_SIZE;
 
 /// Bytes of frames that are brought at a time to be summed, enough for the longest frame.
 pub(super) const BODIES: usize = 1 << 16;
 
-const HEADS_AT: usize = 0;
-const WHOLES_AT: usize = HEADS_AT + BATCH * HEAD_MAX;
-const NEW_HEADS_AT: usize = WHOLES_AT + WHOLES * WHOLE_MAX;
-const WHOLE_HEADS_AT: usize = NEW_HEADS_AT + BATCH * HEAD_MAX;
-const REPLIES_AT: usize = WHOLE_HEADS_AT + WHOLES * HEAD_MAX;
+const FRAMES_AT: usize = 0;
+const NEW_HEADS_AT: usize = FRAMES_AT + BATCH * PAGE_SIZE;
+const REPLIES_AT: usize = NEW_HEADS_AT + BATCH * HEAD_MAX;
 const BODIES_AT: usize = REPLIES_AT + BATCH * REPLY_MAX;
 const SEGMENTS_AT: usize = BODIES_AT + BODIES;
 const END: usize = SEGMENTS_AT + SEGMENTS_MAX * HEAD_MAX;
@@ -29,30 +29,37 @@ pub(super) const PAGES: u16 = (END / PAGE_SIZE) as u16;
 // No place crosses a page: a grant copy may not.
 const _: () = {
     assert!(END.is_multiple_of(PAGE_SIZE) && END / PAGE_SIZE <= u16::MAX as usize);
-    assert!(PAGE_SIZE.is_multiple_of(HEAD_MAX) && PAGE_SIZE.is_multiple_of(WHOLE_MAX));
-    assert!(PAGE_SIZE.is_multiple_of(REPLY_MAX));
+    assert!(PAGE_SIZE.is_multiple_of(HEAD_MAX) && PAGE_SIZE.is_multiple_of(REPLY_MAX));
+    assert!(FRAME <= PAGE_SIZE && HEAD_MAX <= FRAME && WHOLE_MAX <= FRAME);
     assert!(BODIES_AT.is_multiple_of(PAGE_SIZE) && SEGMENTS_AT.is_multiple_of(HEAD_MAX));
-    assert!(WHOLES_AT.is_multiple_of(WHOLE_MAX) && REPLIES_AT.is_multiple_of(REPLY_MAX));
+    assert!(NEW_HEADS_AT.is_multiple_of(HEAD_MAX) && REPLIES_AT.is_multiple_of(REPLY_MAX));
 };
 
-/// Byte offset of the place where the head of the `n`-th frame is read.
-pub(super) const fn head_at(n: usize) -> u32 {
-    (HEADS_AT + n * HEAD_MAX) as u32
+/// Gives out the places where frames are read, or their heads: one behind the other, so that consecutive
+/// copies go to the same page as often as can be, which Xen then looks up once.
+pub(super) struct Places(usize);
+
+impl Places {
+    /// All of them free.
+    pub(super) const fn new() -> Self {
+        Self(FRAMES_AT)
+    }
+
+    /// The byte offset of a place for `len` bytes, at most [`FRAME`], inside a page. There is one for each
+    /// frame of a batch: none takes more than a page.
+    pub(super) fn take(&mut self, len: usize) -> u32 {
+        let left = PAGE_SIZE - self.0 % PAGE_SIZE;
+        let at = if len <= left { self.0 } else { self.0 + left };
+        self.0 = (at + len).next_multiple_of(CACHE_LINE);
+        at as u32
+    }
 }
 
-/// Byte offset of the place where the `n`-th frame that is needed whole is read.
-pub(super) const fn whole_at(n: usize) -> u32 {
-    (WHOLES_AT + n * WHOLE_MAX) as u32
-}
+const CACHE_LINE: usize = 64;
 
 /// Byte offset of the new head of the `n`-th frame.
 pub(super) const fn new_head_at(n: usize) -> u32 {
     (NEW_HEADS_AT + n * HEAD_MAX) as u32
-}
-
-/// Byte offset of the new head of the `n`-th frame that was needed whole.
-pub(super) const fn whole_head_at(n: usize) -> u32 {
-    (WHOLE_HEADS_AT + n * HEAD_MAX) as u32
 }
 
 /// Byte offset of the `n`-th reply.
@@ -93,29 +100,20 @@ pub(super) fn pieces(at: u32, len: u32) -> ArrayVec<Piece, SLOTS_MAX> {
     pieces
 }
 
-/// The areas of private memory that the firewall reads and writes, each an array of places.
+/// The areas of private memory that the firewall reads and writes: frames, each where [`Places`] said, and
+/// arrays of places for what it writes.
 pub(super) struct Areas<'m> {
-    pub(super) heads: &'m mut [[u8; HEAD_MAX]],
-    pub(super) wholes: &'m mut [[u8; WHOLE_MAX]],
+    pub(super) frames: &'m mut [u8],
     pub(super) new_heads: &'m mut [[u8; HEAD_MAX]],
-    pub(super) whole_heads: &'m mut [[u8; HEAD_MAX]],
     pub(super) replies: &'m mut [[u8; REPLY_MAX]],
 }
 
 /// Cuts private memory into its areas; each is empty if the memory is too short for it.
 pub(super) fn areas(private: &mut [u8]) -> Areas<'_> {
-    let (heads, rest) = cut(private, WHOLES_AT - HEADS_AT);
-    let (wholes, rest) = cut(rest, NEW_HEADS_AT - WHOLES_AT);
-    let (new_heads, rest) = cut(rest, WHOLE_HEADS_AT - NEW_HEADS_AT);
-    let (whole_heads, rest) = cut(rest, REPLIES_AT - WHOLE_HEADS_AT);
+    let (frames, rest) = cut(private, NEW_HEADS_AT - FRAMES_AT);
+    let (new_heads, rest) = cut(rest, REPLIES_AT - NEW_HEADS_AT);
     let (replies, _) = cut(rest, BODIES_AT - REPLIES_AT);
-    Areas {
-        heads: heads.as_chunks_mut().0,
-        wholes: wholes.as_chunks_mut().0,
-        new_heads: new_heads.as_chunks_mut().0,
-        whole_heads: whole_heads.as_chunks_mut().0,
-        replies: replies.as_chunks_mut().0,
-    }
+    Areas { frames, new_heads: new_heads.as_chunks_mut().0, replies: replies.as_chunks_mut().0 }
 }
 
 fn cut(memory: &mut [u8], at: usize) -> (&mut [u8], &mut [u8]) {
@@ -133,19 +131,14 @@ mod tests {
     fn every_place_is_where_its_offset_says_and_places_do_not_overlap() {
         let mut memory = vec![0u8; usize::from(PAGES) * PAGE_SIZE];
         let areas = areas(&mut memory);
-        assert_eq!((areas.heads.len(), areas.new_heads.len()), (BATCH, BATCH));
-        assert_eq!((areas.wholes.len(), areas.whole_heads.len()), (WHOLES, WHOLES));
+        assert_eq!((areas.frames.len(), areas.new_heads.len()), (BATCH * PAGE_SIZE, BATCH));
         assert_eq!(areas.replies.len(), BATCH);
-        areas.heads[3].fill(1);
-        areas.wholes[5].fill(2);
+        areas.frames[3 * PAGE_SIZE..][..FRAME].fill(1);
         areas.new_heads[63].fill(3);
-        areas.whole_heads[0].fill(4);
         areas.replies[7].fill(5);
         let expected = [
-            (head_at(3), HEAD_MAX, 1),
-            (whole_at(5), WHOLE_MAX, 2),
+            (3 * PAGE_SIZE as u32, FRAME, 1),
             (new_head_at(63), HEAD_MAX, 3),
-            (whole_head_at(0), HEAD_MAX, 4),
             (reply_at(7), REPLY_MAX, 5),
         ];
         for (at, len, value) in expected {
@@ -162,6 +155,24 @@ mod tests {
         let written: usize = expected.iter().map(|(_, len, _)| len).sum();
         let all = memory.iter().filter(|b| **b != 0).count();
         assert_eq!(all, written + BODIES + HEAD_MAX);
+    }
+
+    #[test]
+    fn places_of_a_batch_cross_no_page_do_not_overlap_and_are_as_close_as_can_be() {
+        for lens in [[FRAME; 3], [1; 3], [64, 4032, 1], [66, 1514, 2962], [2049, 2048, 2047]] {
+            let mut places = Places::new();
+            let all: vec::Vec<_> = lens.into_iter().cycle().take(BATCH).collect();
+            let mut free = 0;
+            for len in all {
+                let at = places.take(len) as usize;
+                assert!(at >= free && at - free < PAGE_SIZE, "{lens:?}: {at} after {free}");
+                assert_eq!(at / PAGE_SIZE, (at + len - 1) / PAGE_SIZE, "{lens:?}");
+                free = at + len;
+            }
+            assert!(free <= NEW_HEADS_AT, "{lens:?}");
+        }
+        let mut places = Places::new();
+        assert_eq!([66, 64, 1, 3900, 1].map(|len| places.take(len)), [0, 128, 192, 4096, 8000]);
     }
 
     fn replies_of_7() -> core::ops::Range<usize> {

@@ -7,7 +7,7 @@
 
 use super::ask::Answers;
 use super::brake::{self, Brake};
-use super::memory;
+use super::memory::{self, Places};
 use super::share::{Cost, Shares};
 use crate::firewall::Firewall;
 use alloc::vec::Vec;
@@ -95,11 +95,12 @@ pub(super) struct Path<H: Hypervisor> {
     first: usize,
 }
 
-/// A frame between its ring and its verdict; its first `head` bytes stand in place `place`.
+/// A frame between its ring and its verdict; its first `head` bytes, all of them if it is short, stand in
+/// private memory from byte `at` on.
 pub(super) struct Flight {
     pub(super) from: Port,
     pub(super) frame: Incoming,
-    pub(super) place: usize,
+    pub(super) at: u32,
     pub(super) head: usize,
 }
 
@@ -180,12 +181,12 @@ impl<H: Hypervisor> Path<H> {
             let mut answers = core::mem::take(&mut self.answers);
             answers.clear();
             self.ask(firewall, now, &flights, &mut answers);
-            self.ask_whole(h, fabric, firewall, now, &flights, &pieces, &mut answers);
             for (flight, decision) in flights.iter_mut().zip(&answers.decisions) {
                 if let Verdict::Emit(emit) = decision.verdict {
                     flight.frame.truncate(&mut pieces, emit.end);
                 }
             }
+            self.join(&flights, &mut answers.decisions);
             let Answers { decisions, replies } = &answers;
             self.bodies(h, fabric, &flights, &mut pieces, decisions, replies);
             self.answers = answers;
@@ -290,6 +291,7 @@ impl<H: Hypervisor> Path<H> {
         allowance: &mut Allowance,
     ) -> Served {
         let is_uplink = fabric.is_uplink(port);
+        let mut device = fabric.device(port);
         while self.shares.may_send(port) {
             if flights.len() >= BATCH || allowance.work >= Cost::TURN {
                 return Served::Full;
@@ -300,7 +302,7 @@ impl<H: Hypervisor> Path<H> {
             if is_uplink && allowance.down < brake::FRAME {
                 return Served::Held;
             }
-            let pulled = fabric.device(port).map_or(Pulled::Empty, |device| device.pull(h, pieces));
+            let pulled = device.as_mut().map_or(Pulled::Empty, |device| device.pull(h, pieces));
             let cost = match pulled {
                 Pulled::Empty => {
                     self.shares.rest(port);
@@ -323,7 +325,7 @@ impl<H: Hypervisor> Path<H> {
                         let slots = uplink_slots(&frame, room.takes);
                         room.slots = room.slots.saturating_sub(slots);
                     }
-                    flights.push(Flight { from: port, frame, place: 0, head: 0 });
+                    flights.push(Flight { from: port, frame, at: 0, head: 0 });
                     cost
                 }
             };
@@ -335,8 +337,8 @@ impl<H: Hypervisor> Path<H> {
         Served::Spent
     }
 
-    /// Brings all heads to private memory, with one hypercall at most. A frame whose head cannot be
-    /// read is answered and gone.
+    /// Brings all heads to private memory, and short frames whole, with one hypercall at most. A frame of
+    /// which that cannot be read is answered and gone.
     fn heads(
         &mut self,
         h: &mut H,
@@ -346,15 +348,21 @@ impl<H: Hypervisor> Path<H> {
     ) {
         self.ops.clear();
         let mut ranges = ArrayVec::<_, BATCH>::new();
-        for (place, flight) in flights.iter_mut().enumerate() {
-            let from = self.ops.len();
-            if let Some(device) = fabric.device(flight.from) {
-                let (at, private) = (memory::head_at(place), self.private.as_mut());
-                let (frame, ops) = (&flight.frame, &mut self.ops);
-                flight.head = device.heads(frame, pieces, HEAD_MAX, at, private, ops);
+        let mut places = Places::new();
+        for run in flights.chunk_by_mut(|a, b| a.from == b.from) {
+            let mut device = run.first().and_then(|flight| fabric.device(flight.from));
+            for flight in run {
+                let from = self.ops.len();
+                if let Some(device) = &mut device {
+                    let (frame, private) = (&flight.frame, self.private.as_mut());
+                    let len = frame.len as usize;
+                    let want = if len <= memory::FRAME { len } else { HEAD_MAX };
+                    flight.at = places.take(want);
+                    flight.head =
+                        device.heads(frame, pieces, want, flight.at, private, &mut self.ops);
+                }
+                ranges.push(from..self.ops.len());
             }
-            flight.place = place;
-            ranges.push(from..self.ops.len());
         }
         self.copy(h);
         if io::all_okay(&self.ops) && flights.iter().all(|flight| flight.head != 0) {

@@ -103,15 +103,19 @@ extern "C" fn pvh_main(info: &'static StartInfo) -> ! {
     let regions = regions(info);
     let free = free_ram(info, &regions);
     let window = window(&regions, rings.is_none());
-    for range in free.iter().filter(|r| r.end <= 4 * GIB) {
+    // The heap comes from the first range. What Xen reads there it finds by walking through our page
+    // tables, once for each operation of a grant copy, so that is to be where pages are large.
+    let large = image::range().end.next_multiple_of(LARGE_PAGE);
+    let parts = [large..4 * GIB, 0..large];
+    for range in parts.iter().flat_map(|part| free.iter().filter_map(|r| common(r, part))) {
         // SAFETY: entry.s has mapped the first 4 GiB.
-        unsafe { ram::add(range.clone()) };
+        unsafe { ram::add(range) };
     }
     // SAFETY: once, with the tables of entry.s in force.
     unsafe { map(&regions, rings.iter().flat_map(|(a, b)| [a.at, b.at]), &window) };
-    for range in free.iter().filter(|r| r.end > 4 * GIB) {
+    for range in free.iter().filter_map(|r| common(r, &(4 * GIB..LIMIT))) {
         // SAFETY: mapped now.
-        unsafe { ram::add(range.clone()) };
+        unsafe { ram::add(range) };
     }
     super::run(Start {
         mode: Mode::Pvh,
@@ -214,6 +218,12 @@ fn free_ram(info: &StartInfo, regions: &Regions) -> Ranges {
         cut(&mut free, &hole);
     }
     free
+}
+
+/// What two ranges have in common, if that is anything.
+fn common(a: &Range<usize>, b: &Range<usize>) -> Option<Range<usize>> {
+    let both = a.start.max(b.start)..a.end.min(b.end);
+    (!both.is_empty()).then_some(both)
 }
 
 /// Where the builder has put boot modules.

@@ -55,6 +55,8 @@ pub struct Counters {
     pub copy_ops: u64,
     /// Bytes they copied.
     pub copied_bytes: u64,
+    /// Bytes it moved itself between its private memory and a page.
+    pub moved_bytes: u64,
     /// Signals sent.
     pub notifies: u64,
     /// Signals sent while the port was still pending at the other end: they told nothing new.
@@ -117,6 +119,7 @@ pub(crate) type BracketHook = (DomId, fn(Bracket));
 
 pub(crate) struct World {
     state: RefCell<State>,
+    privates: RefCell<labels::Privates>,
     actors: RefCell<Vec<actors::Slot>>,
     running: Cell<bool>,
     on_touch: RefCell<Option<TouchHook>>,
@@ -162,6 +165,7 @@ impl Sim {
         Self {
             world: Rc::new(World {
                 state: RefCell::new(state),
+                privates: RefCell::default(),
                 actors: RefCell::default(),
                 running: Cell::new(false),
                 on_touch: RefCell::default(),

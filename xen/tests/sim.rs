@@ -259,4 +259,17 @@ fn labels_tell_to_whom_bytes_are_shown() {
     b.end(gref).unwrap();
     let _gref = b.grant(DomId(3), &page, Access::ReadOnly).unwrap();
     assert_eq!(shown.take(), [], "overwritten by the domain itself");
+
+    let before = sim.counters(B).moved_bytes;
+    let other = b.page().unwrap();
+    other.write(8, &private.as_ref()[20..120]);
+    let _gref = b.grant(DomId(3), &other, Access::ReadOnly).unwrap();
+    assert_eq!(shown.take(), [(B, DomId(3), 0, 40)], "moved from private memory");
+    other.read(8, &mut private.as_mut()[1000..1060]);
+    let third = b.page().unwrap();
+    let to = CopyEnd::Page(third.frame());
+    let _gref = b.grant(DomId(3), &third, Access::ReadOnly).unwrap();
+    b.copy(&mut private, &mut [CopyOp::new(CopyEnd::Private(0), 900, to, 0, 200)]).unwrap();
+    assert_eq!(shown.take(), [(B, DomId(3), 0, 40)], "moved to private memory before");
+    assert_eq!(sim.counters(B).moved_bytes - before, 160);
 }

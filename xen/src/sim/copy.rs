@@ -48,7 +48,7 @@ impl Sim {
             }
             Place::Private(base) => {
                 let range = base + from_at..base + from_at + len;
-                (private.bytes[range.clone()].to_vec(), private.labels[range].to_vec())
+                (private.bytes[range.clone()].to_vec(), private.labels.borrow()[range].to_vec())
             }
         };
         match to {
@@ -60,7 +60,7 @@ impl Sim {
             Place::Private(base) => {
                 let range = base + to_at..base + to_at + len;
                 private.bytes[range.clone()].copy_from_slice(&bytes);
-                private.labels[range].copy_from_slice(&labels);
+                private.labels.borrow_mut()[range].copy_from_slice(&labels);
             }
         }
         Ok(())

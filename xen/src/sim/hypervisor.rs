@@ -98,7 +98,7 @@ impl Hypervisor for SimHypervisor {
     fn private(&mut self, pages: u16) -> Result<SimPrivate, NoMemory> {
         let _call = self.call();
         self.domain(|d| d.private += usize::from(pages));
-        Ok(SimPrivate::new(pages))
+        Ok(SimPrivate::new(pages, &mut self.sim.world.privates.borrow_mut()))
     }
 
     fn grant(&mut self, to: DomId, page: &SimPage, access: Access) -> Result<GrantRef, NoRef> {

@@ -1,12 +1,15 @@
 //! A label on every byte, to prove where bytes go.
 //!
-//! A test labels the bytes of a frame where they enter. Grant copies carry labels along; whatever a
-//! domain writes itself is [`Label::OURS`]. Each time labelled bytes come into a page that is lent, or
-//! such a page is lent, the test's hook is told to whom.
+//! A test labels the bytes of a frame where they enter. Grant copies carry labels along, and so do moves
+//! between private memory and a page; whatever else a domain writes is [`Label::OURS`]. Each time
+//! labelled bytes come into a page that is lent, or such a page is lent, the test's hook is told to whom.
 
 use super::Sim;
 use crate::hypervisor::{DomId, FrameNo};
 use std::boxed::Box;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
 use std::vec;
 use std::vec::Vec;
 
@@ -17,6 +20,34 @@ pub struct Label(pub u16);
 impl Label {
     /// Nobody's secret: zeros and what the domain wrote itself.
     pub const OURS: Self = Self(0);
+}
+
+/// The labels of a domain's private memory, byte by byte.
+pub(super) type Labels = Rc<RefCell<Vec<Label>>>;
+
+/// The labels of all private memory, by the addresses where it stands: so a move shows what it moves.
+#[derive(Default)]
+pub(super) struct Privates(Vec<(Range<usize>, WeakLabels)>);
+
+type WeakLabels = Weak<RefCell<Vec<Label>>>;
+
+impl Privates {
+    pub(super) fn add(&mut self, bytes: &[u8], labels: &Labels) {
+        self.0.retain(|(_, labels)| labels.strong_count() != 0);
+        let at = bytes.as_ptr_range();
+        self.0.push((at.start.addr()..at.end.addr(), Rc::downgrade(labels)));
+    }
+
+    /// Shows `act` the labels of `bytes`, if those stand in private memory.
+    pub(super) fn of(&self, bytes: &[u8], act: impl FnOnce(&mut [Label])) -> bool {
+        let from = bytes.as_ptr().addr();
+        let at = self.0.iter().find(|(at, _)| at.contains(&from));
+        let Some((base, labels)) = at.and_then(|(at, all)| Some((at.start, all.upgrade()?))) else {
+            return false;
+        };
+        act(&mut labels.borrow_mut()[from - base..][..bytes.len()]);
+        true
+    }
 }
 
 /// Bytes that another domain can read now.

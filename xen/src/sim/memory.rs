@@ -1,6 +1,6 @@
 //! Pages: ours, mapped ones, and private memory.
 
-use super::labels::Label;
+use super::labels::{Label, Labels, Privates};
 use super::{Sim, State};
 use crate::hypervisor::{Access, DomId, FrameNo, Memory, PAGE_SIZE, Page};
 use std::boxed::Box;
@@ -65,16 +65,18 @@ pub(super) struct View {
     pub(super) access: Access,
 }
 
-/// Private memory. The labels are those of the bytes Xen copied into it.
+/// Private memory. The labels are those of the bytes that were copied into it, by Xen or from a page.
 pub struct SimPrivate {
     pub(super) bytes: Vec<u8>,
-    pub(super) labels: Vec<Label>,
+    pub(super) labels: Labels,
 }
 
 impl SimPrivate {
-    pub(super) fn new(pages: u16) -> Self {
+    pub(super) fn new(pages: u16, known: &mut Privates) -> Self {
         let len = usize::from(pages) * PAGE_SIZE;
-        Self { bytes: vec![0; len], labels: vec![Label::OURS; len] }
+        let (bytes, labels) = (vec![0; len], Labels::new(vec![Label::OURS; len].into()));
+        known.add(&bytes, &labels);
+        Self { bytes, labels }
     }
 }
 
@@ -127,18 +129,41 @@ impl View {
     }
 
     fn read(&self, offset: usize, into: &mut [u8]) {
+        let mut moved = 0;
         self.access(offset, into.len(), TouchKind::Read, |frame| {
-            into.copy_from_slice(&frame.bytes[offset..offset + into.len()]);
+            let at = offset..offset + into.len();
+            into.copy_from_slice(&frame.bytes[at.clone()]);
+            let known = self.sim.world.privates.borrow();
+            let is_private = known.of(into, |labels| match frame.labels.get(at) {
+                Some(theirs) => labels.copy_from_slice(theirs),
+                None => labels.fill(Label::OURS),
+            });
+            moved = if is_private { into.len() } else { 0 };
         });
+        self.count_moved(moved);
     }
 
     fn write(&self, offset: usize, from: &[u8]) {
+        let mut moved = 0;
         self.access(offset, from.len(), TouchKind::Write, |frame| {
-            frame.bytes[offset..offset + from.len()].copy_from_slice(from);
-            if !frame.labels.is_empty() {
-                frame.labels[offset..offset + from.len()].fill(Label::OURS);
-            }
+            let at = offset..offset + from.len();
+            frame.bytes[at.clone()].copy_from_slice(from);
+            let mut place = frame.labels.get_mut(at);
+            place.iter_mut().for_each(|place| place.fill(Label::OURS));
+            let known = self.sim.world.privates.borrow();
+            let is_private = known.of(from, |labels| {
+                place.iter_mut().for_each(|place| place.copy_from_slice(labels));
+            });
+            moved = if is_private { from.len() } else { 0 };
         });
+        self.count_moved(moved);
+    }
+
+    fn count_moved(&self, bytes: usize) {
+        let mut state = self.sim.world.state.borrow_mut();
+        if let Some(domain) = state.domains.get_mut(&self.dom).filter(|_| bytes != 0) {
+            domain.counters.moved_bytes += bytes as u64;
+        }
     }
 
     fn load(&self, offset: usize) -> u32 {

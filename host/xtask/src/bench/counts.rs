@@ -17,6 +17,7 @@ struct Count {
     hypercalls: u64,
     copy_ops: u64,
     copied_bytes: u64,
+    moved_bytes: u64,
     grants: u64,
     notifies: u64,
 }
@@ -44,7 +45,8 @@ pub(crate) fn table(layout: &Layout) -> Result<Table> {
         "of these signals",
         "grant-copy operations",
         "grants",
-        "bytes copied",
+        "bytes copied by Xen",
+        "bytes moved",
     ]);
     table.rows = counts.iter().map(Count::row).collect();
     Ok(table)
@@ -61,6 +63,7 @@ impl Count {
             sum(self.copy_ops),
             sum(self.grants),
             sum(self.copied_bytes),
+            sum(self.moved_bytes),
         ]
     }
 }

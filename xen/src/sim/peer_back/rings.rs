@@ -290,7 +290,7 @@ impl Rings {
         }
         let fits = bytes.len().min(PAGE_SIZE.saturating_sub(usize::from(offset)));
         self.private.as_mut()[..fits].copy_from_slice(&bytes[..fits]);
-        self.private.labels.fill(tricks.label);
+        self.private.labels.borrow_mut().fill(tricks.label);
         let dst = CopyEnd::Grant { dom: self.front, gref: request.gref };
         let len = u16::try_from(fits).expect("a page");
         let mut op = CopyOp::new(CopyEnd::Private(0), 0, dst, offset, len);
