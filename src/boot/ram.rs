@@ -1,8 +1,8 @@
 //! Memory nobody uses yet, and the heap.
 //!
-//! In: the ranges PV or PVH boot found free. Out: pages from the upper end, for good; heap from the
-//! lower end, piece by piece as it is needed. So neither has a size of its own to run out of early, but
-//! the last pieces are for the heap alone.
+//! In: the ranges PV or PVH boot found free. Out: pages from the upper end of the largest, for good; heap
+//! from the lower end of the first, piece by piece as it is needed. So neither has a size of its own to
+//! run out of early, but the last pieces are for the heap alone.
 
 use arrayvec::ArrayVec;
 use core::alloc::Layout;
@@ -50,14 +50,15 @@ pub(crate) fn left() -> usize {
     RAM.0.borrow().iter().map(Range::len).sum()
 }
 
-/// Takes `pages` contiguous pages from the upper end. Their contents are whatever was there.
+/// Takes `pages` contiguous pages from the upper end of the largest range. Their contents are whatever was there.
 pub(super) fn take_pages(pages: usize) -> Option<NonNull<u8>> {
     let bytes = pages.checked_mul(PAGE_SIZE)?;
     if left() < bytes.checked_add(RESERVE)? {
         return None;
     }
     let mut ram = RAM.0.borrow_mut();
-    let range = ram.iter_mut().rev().find(|r| r.len() >= bytes)?;
+    // The largest is where Xen, too, has large pages, in a PVH guest.
+    let range = ram.iter_mut().max_by_key(|r| r.len()).filter(|r| r.len() >= bytes)?;
     range.end -= bytes;
     NonNull::new(with_exposed_provenance_mut(range.end))
 }
