@@ -109,8 +109,8 @@ impl Page for Shared<Own> {
     }
 }
 
-/// From so many bytes on `rep movs` is at least as fast as a loop, on processors of the last fifteen years
-/// (`cargo xtask bench memory`).
+/// From so many bytes on a copy is one `rep movs`. There it takes as long as the loop and beyond it less,
+/// measured on an AMD EPYC; src/boot/mem.s begins at the same length, by `cargo xtask bench memory`.
 const REP_FROM: usize = 2048;
 
 /// Copies, touching each byte exactly once: in assembly, as a compiler may turn a Rust copy into one
@@ -121,7 +121,7 @@ const REP_FROM: usize = 2048;
 /// the caller's.
 unsafe fn copy_once(mut to: *mut u8, mut from: *const u8, mut len: usize) {
     if len >= REP_FROM {
-        // SAFETY: `len / 8` words are less than `len` bytes. The direction flag is clear, as always here.
+        // SAFETY: `len / 8` words are at most `len` bytes. The direction flag is clear, as always here.
         unsafe {
             asm!(
                 "rep movsq",

@@ -160,8 +160,10 @@ impl View {
     }
 
     fn count_moved(&self, bytes: usize) {
-        let mut state = self.sim.world.state.borrow_mut();
-        if let Some(domain) = state.domains.get_mut(&self.dom).filter(|_| bytes != 0) {
+        if bytes == 0 {
+            return;
+        }
+        if let Some(domain) = self.sim.world.state.borrow_mut().domains.get_mut(&self.dom) {
             domain.counters.moved_bytes += bytes as u64;
         }
     }
