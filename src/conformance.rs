@@ -28,11 +28,12 @@ type Wrong = String;
 type Row = fn(&mut Xen) -> Result<(), Wrong>;
 
 /// What only the real machine can show; what a guest sees of Xen is in the table of the `xen` crate.
-const MACHINE: [(&str, Row); 6] = [
+const MACHINE: [(&str, Row); 7] = [
     ("heap-holds-what-it-is-given", heap),
     ("time-goes-on-and-polls-end", time),
     ("wall-clock-is-of-this-age", wall_clock),
     ("private-pages-are-contiguous", private),
+    ("page-copies-of-every-length", page_copies),
     ("memory-functions", memory_functions),
     ("all-memory-is-usable", all_memory),
 ];
@@ -174,6 +175,33 @@ fn private(xen: &mut Xen) -> Result<(), Wrong> {
     xen.copy(&mut private, &mut [op(1)]).map_err(failed("copy"))?;
     let ones = private.as_ref().chunks(PAGE_SIZE).map(|p| p.iter().all(|b| *b == 1));
     same("pages left alone", ones.collect::<Vec<_>>(), alloc::vec![true, false, true])?;
+    xen.free(page);
+    Ok(())
+}
+
+/// Every length around the steps of a copy between a page and our own memory, at both ends of the page.
+fn page_copies(xen: &mut Xen) -> Result<(), Wrong> {
+    let page = xen.page().map_err(failed("page"))?;
+    let bytes: Vec<u8> = (0..PAGE_SIZE).map(|i| (i * 37 % 251) as u8).collect();
+    let lens = (0..100).chain(2040..2060).chain(PAGE_SIZE - 40..=PAGE_SIZE);
+    for (len, at_end) in lens.flat_map(|len| [(len, false), (len, true)]) {
+        let offset = if at_end { PAGE_SIZE - len } else { 0 };
+        let from = bytes.get(..len).unwrap_or_default();
+        page.write(0, &[0xff; PAGE_SIZE]);
+        page.write(offset, from);
+        let mut all = [0; PAGE_SIZE];
+        page.read(0, &mut all);
+        let (before, rest) = all.split_at_checked(offset).unwrap_or_default();
+        let (written, behind) = rest.split_at_checked(len).unwrap_or_default();
+        same(&format!("{len} bytes written at {offset}"), written == from, true)?;
+        let beside = before.iter().chain(behind).any(|byte| *byte != 0xff);
+        same(&format!("bytes beside {len} at {offset} changed"), beside, false)?;
+        let mut back = [0xee; PAGE_SIZE];
+        let (place, rest) = back.split_at_mut_checked(len).unwrap_or_default();
+        page.read(offset, place);
+        let right = place == from && rest.iter().all(|byte| *byte == 0xee);
+        same(&format!("{len} bytes read at {offset}"), right, true)?;
+    }
     xen.free(page);
     Ok(())
 }
