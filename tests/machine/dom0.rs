@@ -1,7 +1,8 @@
 //! dom0's daemons in the simulated machine: strict ones behind simulated libxenvchan.
 
-use daemons::{Asked, Call, Daemon, Outcome, Qrexec, QubesDb};
+use daemons::{Asked, Call, Channel, Daemon, Other, Outcome, Qrexec, QubesDb, Served};
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 use wire::Instant;
@@ -25,78 +26,88 @@ struct Inner {
     sim: Sim,
     xs: Xenstored,
     vm: DomId,
-    database: Served<QubesDb>,
-    qrexec: Served<Qrexec>,
-    calls: Vec<Served<Call>>,
+    database: Placed<QubesDb>,
+    qrexec: Placed<Qrexec>,
+    calls: Vec<Placed<Call>>,
     asked: Vec<Asked>,
     deaths: Vec<String>,
     poked: bool,
 }
 
-/// A daemon and its end of a channel.
-struct Served<D> {
-    daemon: D,
-    port: u32,
-    /// Whether this end makes the channel.
-    serves: bool,
-    vchan: Option<LibVchan>,
-    met: bool,
-    /// It does not run, or has died.
-    stopped: bool,
+/// A daemon's end of a channel.
+struct End(LibVchan);
+
+impl Channel for End {
+    type Error = Infallible;
+
+    fn other(&self) -> Other {
+        match self.0.is_open() {
+            1 => Other::There,
+            2 => Other::NotYet,
+            _ => Other::Gone,
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> usize {
+        let bytes = self.0.read(into.len());
+        into[..bytes.len()].copy_from_slice(&bytes);
+        bytes.len()
+    }
+
+    fn write(&mut self, from: &[u8]) -> usize {
+        self.0.write(from)
+    }
+
+    fn hide(&mut self) -> Result<(), Infallible> {
+        self.0.hide();
+        Ok(())
+    }
+
+    fn close(self) {
+        self.0.close();
+    }
 }
 
-impl<D: Daemon> Served<D> {
-    fn new(daemon: D, port: u32, serves: bool) -> Self {
-        Self { daemon, port, serves, vchan: None, met: false, stopped: false }
+/// Where a daemon's channel is, and whether its end makes it.
+#[derive(Clone, Copy)]
+struct Place {
+    port: u32,
+    serves: bool,
+}
+
+/// A daemon, its channel and where that is.
+struct Placed<D> {
+    served: Served<D, End>,
+    place: Place,
+}
+
+impl<D: Daemon> Placed<D> {
+    fn lasting(daemon: D, port: u32, serves: bool) -> Self {
+        Self { served: Served::lasting(daemon), place: Place { port, serves } }
+    }
+
+    fn once(daemon: D, port: u32, serves: bool) -> Self {
+        Self { served: Served::once(daemon), place: Place { port, serves } }
     }
 
     fn is_signalled(&self, xs: &Xenstored) -> bool {
-        self.vchan.as_ref().is_some_and(|vchan| xs.is_signalled(vchan.port()))
+        self.served.channel().is_some_and(|end| xs.is_signalled(end.0.port()))
     }
 
-    /// Does what the process does when its channel wakes it; its last words if it dies. Whether the
-    /// channel came to its end is told by `vchan`.
-    fn turn(&mut self, sim: &Sim, xs: &Xenstored, vm: DomId, again: bool) -> Option<String> {
-        if self.stopped {
-            return None;
+    /// Does what the process does when its channel wakes it; its last words if it dies.
+    fn turn(&mut self, sim: &Sim, xs: &Xenstored, vm: DomId) -> Option<String> {
+        if let Some(end) = self.served.channel() {
+            xs.take_signal(end.0.port());
         }
-        if self.vchan.is_none() && (again || !self.met) {
-            self.met = false;
-            self.vchan = match self.serves {
-                true => Some(LibVchan::server(sim, xs, vm, self.port, [4096, 4096])),
-                false => LibVchan::client(sim, xs, vm, self.port),
+        let Place { port, serves } = self.place;
+        let Ok(death) = self.served.turn(|| {
+            let vchan = match serves {
+                true => Some(LibVchan::server(sim, xs, vm, port, [4096, 4096])),
+                false => LibVchan::client(sim, xs, vm, port),
             };
-        }
-        let vchan = self.vchan.as_mut()?;
-        xs.take_signal(vchan.port());
-        if !self.met && vchan.is_open() == 1 {
-            self.met = true;
-            vchan.hide();
-            self.daemon.connected();
-        }
-        loop {
-            let bytes = vchan.read(4096);
-            if let Err(death) = self.daemon.receive(&bytes) {
-                self.stop();
-                return Some(death.0);
-            }
-            let written = if self.met { vchan.write(self.daemon.outgoing()) } else { 0 };
-            self.daemon.sent(written);
-            if bytes.len() < 4096 && written == 0 {
-                break;
-            }
-        }
-        if self.met && vchan.is_open() != 1 {
-            self.daemon.disconnected();
-            self.vchan.take().into_iter().for_each(LibVchan::close);
-        }
-        None
-    }
-
-    fn stop(&mut self) {
-        self.stopped = true;
-        self.daemon.disconnected();
-        self.vchan.take().into_iter().for_each(LibVchan::close);
+            Ok(vchan.map(End))
+        });
+        death.map(|death| death.0)
     }
 }
 
@@ -107,8 +118,8 @@ impl Dom0 {
             sim: sim.clone(),
             xs: xs.clone(),
             vm,
-            database: Served::new(QubesDb::new(entries), QUBESDB, true),
-            qrexec: Served::new(Qrexec::default(), QREXEC, false),
+            database: Placed::lasting(QubesDb::new(entries), QUBESDB, true),
+            qrexec: Placed::lasting(Qrexec::default(), QREXEC, false),
             calls: Vec::new(),
             asked: Vec::new(),
             deaths: Vec::new(),
@@ -122,30 +133,31 @@ impl Dom0 {
     pub fn database<T>(&self, change: impl FnOnce(&mut QubesDb) -> T) -> T {
         let mut inner = self.0.borrow_mut();
         inner.poked = true;
-        change(&mut inner.database.daemon)
+        change(&mut inner.database.served.daemon)
     }
 
     /// qubesdb-daemon ends; [`restart`](Self::restart) starts it again with what it knew.
     pub fn stop_database(&self) {
-        self.0.borrow_mut().database.stop();
+        self.0.borrow_mut().database.served.stop();
     }
 
     pub fn restart(&self) {
         let mut inner = self.0.borrow_mut();
-        (inner.database.stopped, inner.poked) = (false, true);
-        inner.database.met = false;
+        inner.database.served.start();
+        inner.poked = true;
     }
 
     /// qrexec-daemon ends and is started anew.
     pub fn restart_qrexec(&self) {
         let mut inner = self.0.borrow_mut();
-        inner.qrexec.stop();
-        (inner.qrexec.stopped, inner.qrexec.met, inner.poked) = (false, false, true);
+        inner.qrexec.served.stop();
+        inner.qrexec.served.start();
+        inner.poked = true;
     }
 
     /// Whether the VM's agent has greeted.
     pub fn is_greeted(&self) -> bool {
-        self.0.borrow().qrexec.daemon.is_greeted()
+        self.0.borrow().qrexec.served.daemon.is_greeted()
     }
 
     /// qrexec-client: calls a service, with input; the number of the call.
@@ -156,8 +168,8 @@ impl Dom0 {
     /// The same for any command line.
     pub fn exec(&self, cmdline: &str, input: &[u8]) -> usize {
         let mut inner = self.0.borrow_mut();
-        let port = inner.qrexec.daemon.exec(cmdline);
-        inner.calls.push(Served::new(Call::caller(input), port, true));
+        let port = inner.qrexec.served.daemon.exec(cmdline);
+        inner.calls.push(Placed::once(Call::caller(input), port, true));
         inner.poked = true;
         inner.calls.len() - 1
     }
@@ -165,20 +177,20 @@ impl Dom0 {
     /// Orders a call to which nobody will connect.
     pub fn order(&self, cmdline: &str) {
         let mut inner = self.0.borrow_mut();
-        inner.qrexec.daemon.exec(cmdline);
+        inner.qrexec.served.daemon.exec(cmdline);
         inner.poked = true;
     }
 
     /// What came of a call, once its channel is closed.
     pub fn outcome(&self, call: usize) -> Option<Outcome> {
         let inner = self.0.borrow();
-        let call = &inner.calls[call];
-        (call.met && call.vchan.is_none()).then(|| call.daemon.outcome().clone())
+        let call = &inner.calls[call].served;
+        call.has_ended().then(|| call.daemon.outcome().clone())
     }
 
     /// Calls for whom dom0 still keeps a port.
     pub fn open_calls(&self) -> usize {
-        self.0.borrow().qrexec.daemon.open_calls()
+        self.0.borrow().qrexec.served.daemon.open_calls()
     }
 
     /// What the VM asked for and nobody has answered.
@@ -190,8 +202,8 @@ impl Dom0 {
     pub fn serve_asked(&self, port: u32, answer: &[u8]) -> usize {
         let mut inner = self.0.borrow_mut();
         let asked = inner.asked.remove(0);
-        inner.qrexec.daemon.connect(&asked, 0, port);
-        inner.calls.push(Served::new(Call::server(answer), port, false));
+        inner.qrexec.served.daemon.connect(&asked, 0, port);
+        inner.calls.push(Placed::once(Call::server(answer), port, false));
         inner.poked = true;
         inner.calls.len() - 1
     }
@@ -200,7 +212,7 @@ impl Dom0 {
     pub fn refuse_asked(&self) {
         let mut inner = self.0.borrow_mut();
         let asked = inner.asked.remove(0);
-        inner.qrexec.daemon.refuse(&asked);
+        inner.qrexec.served.daemon.refuse(&asked);
         inner.poked = true;
     }
 
@@ -218,18 +230,16 @@ impl Actor for Daemons {
         let _none = inner.sim.domain(SOMEWHERE);
         inner.poked = false;
         let (sim, xs, vm) = (inner.sim.clone(), inner.xs.clone(), inner.vm);
-        inner.deaths.extend(inner.database.turn(&sim, &xs, vm, true));
-        inner.deaths.extend(inner.qrexec.turn(&sim, &xs, vm, true));
-        inner.asked.extend(inner.qrexec.daemon.take_asked());
+        inner.deaths.extend(inner.database.turn(&sim, &xs, vm));
+        inner.deaths.extend(inner.qrexec.turn(&sim, &xs, vm));
+        inner.asked.extend(inner.qrexec.served.daemon.take_asked());
         for call in &mut inner.calls {
-            inner.deaths.extend(call.turn(&sim, &xs, vm, false));
+            inner.deaths.extend(call.turn(&sim, &xs, vm));
         }
-        let looks = |none: bool, stopped: bool| none && !stopped;
-        let qrexec = looks(inner.qrexec.vchan.is_none(), inner.qrexec.stopped);
-        let database = looks(inner.database.vchan.is_none(), inner.database.stopped);
-        let calls =
-            inner.calls.iter().any(|call| looks(call.vchan.is_none() && !call.met, call.stopped));
-        (qrexec || database || calls).then(|| sim.now() + LOOK)
+        let looks = inner.database.served.looks()
+            || inner.qrexec.served.looks()
+            || inner.calls.iter().any(|call| call.served.looks());
+        looks.then(|| sim.now() + LOOK)
     }
 
     fn is_ready(&self) -> bool {

@@ -10,10 +10,12 @@ mod call;
 mod pipe;
 mod qrexec;
 mod qubesdb;
+mod served;
 
 pub use call::{Call, Outcome};
 pub use qrexec::{Asked, Qrexec};
 pub use qubesdb::QubesDb;
+pub use served::{Channel, Other, Served};
 
 /// What the real daemon would have said before it exits.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ mod vchan;
 use agent::dom0::{Order, Said, State, socket};
 use daemons::{Asked, Call, Qrexec, QubesDb};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use served::{Place, Served};
+use served::{Place, Placed};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -28,8 +28,8 @@ const LOOK: i64 = 20_000_000;
 /// The daemons of one domain.
 struct Dom0 {
     library: Rc<LibXenVchan>,
-    database: Served<QubesDb>,
-    qrexec: Served<Qrexec>,
+    database: Placed<QubesDb>,
+    qrexec: Placed<Qrexec>,
     calls: Vec<Awaited>,
     asked: Vec<Asked>,
     deaths: Vec<String>,
@@ -39,7 +39,7 @@ struct Dom0 {
 
 /// A call and who waits for its end.
 struct Awaited {
-    call: Served<Call>,
+    call: Placed<Call>,
     waiting: Option<UnixStream>,
 }
 
@@ -51,8 +51,8 @@ pub(crate) fn serve(domain: u16) -> io::Result<()> {
     let place = |port, serves| Place { domain, port, serves };
     let mut dom0 = Dom0 {
         library: LibXenVchan::load()?,
-        database: Served::new(QubesDb::new(&[]), place(QUBESDB, true)),
-        qrexec: Served::new(Qrexec::default(), place(QREXEC, false)),
+        database: Placed::lasting(QubesDb::new(&[]), place(QUBESDB, true)),
+        qrexec: Placed::lasting(Qrexec::default(), place(QREXEC, false)),
         calls: Vec::new(),
         asked: Vec::new(),
         deaths: Vec::new(),
@@ -92,19 +92,19 @@ impl Dom0 {
     /// Does what the processes do when their channels wake them.
     fn turn(&mut self) -> io::Result<()> {
         let library = Rc::clone(&self.library);
-        self.deaths.extend(self.database.turn(&library, true)?);
-        self.deaths.extend(self.qrexec.turn(&library, true)?);
-        self.asked.extend(self.qrexec.daemon.take_asked());
+        self.deaths.extend(self.database.turn(&library)?);
+        self.deaths.extend(self.qrexec.turn(&library)?);
+        self.asked.extend(self.qrexec.served.daemon.take_asked());
         for awaited in &mut self.calls {
-            self.deaths.extend(awaited.call.turn(&library, false)?);
+            self.deaths.extend(awaited.call.turn(&library)?);
         }
-        for awaited in self.calls.iter_mut().filter(|awaited| awaited.call.has_ended()) {
+        for awaited in self.calls.iter_mut().filter(|awaited| awaited.call.served.has_ended()) {
             let Some(stream) = awaited.waiting.take() else { continue };
-            let outcome = awaited.call.daemon.outcome();
+            let outcome = awaited.call.served.daemon.outcome();
             let output = String::from_utf8_lossy(&outcome.output).into_owned();
             say(&stream, &Said::Ended { output, exit: outcome.exit })?;
         }
-        for (path, value) in self.database.daemon.take_written() {
+        for (path, value) in self.database.served.daemon.take_written() {
             println!("wrote {path}={value}");
         }
         let state = self.state();
@@ -112,14 +112,14 @@ impl Dom0 {
             println!("{}", serde_json::to_string(&state)?);
             self.printed = state;
         }
-        self.calls.retain(|awaited| awaited.waiting.is_some() || !awaited.call.has_ended());
+        self.calls.retain(|awaited| awaited.waiting.is_some() || !awaited.call.served.has_ended());
         Ok(())
     }
 
     /// Waits for a signal or an order; whether there is an order.
     fn wait(&mut self, listener: &UnixListener) -> io::Result<bool> {
-        let vchans = [self.database.vchan.as_ref(), self.qrexec.vchan.as_ref()];
-        let calls = self.calls.iter().map(|awaited| awaited.call.vchan.as_ref());
+        let vchans = [self.database.served.channel(), self.qrexec.served.channel()];
+        let calls = self.calls.iter().map(|awaited| awaited.call.served.channel());
         let vchans: Vec<_> = vchans.into_iter().chain(calls).collect();
         let fds = vchans.iter().flatten().map(|vchan| vchan.fd());
         let fds = [listener.as_fd()].into_iter().chain(fds);
@@ -131,8 +131,8 @@ impl Dom0 {
         let mut ready =
             fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>().into_iter();
         let order = ready.next().unwrap_or(false);
-        let vchans = [self.database.vchan.as_mut(), self.qrexec.vchan.as_mut()];
-        let calls = self.calls.iter_mut().map(|awaited| awaited.call.vchan.as_mut());
+        let vchans = [self.database.served.channel_mut(), self.qrexec.served.channel_mut()];
+        let calls = self.calls.iter_mut().map(|awaited| awaited.call.served.channel_mut());
         for vchan in vchans.into_iter().chain(calls).flatten() {
             if ready.next() == Some(true) {
                 vchan.take_signal();
@@ -142,7 +142,7 @@ impl Dom0 {
     }
 
     fn obey(&mut self, domain: u16, order: Order, stream: UnixStream) -> io::Result<()> {
-        let database = &mut self.database.daemon;
+        let database = &mut self.database.served.daemon;
         let said = match order {
             Order::State => Said::State(self.state()),
             Order::Write { path, value } => {
@@ -164,31 +164,31 @@ impl Dom0 {
                 Said::Done
             }
             Order::StopDatabase => {
-                self.database.stop();
+                self.database.served.stop();
                 Said::Done
             }
             Order::StartDatabase => {
-                self.database.start();
+                self.database.served.start();
                 Said::Done
             }
             Order::RestartQrexec => {
-                self.qrexec.stop();
-                self.qrexec.start();
+                self.qrexec.served.stop();
+                self.qrexec.served.start();
                 Said::Done
             }
             Order::Call { service, input } => {
-                let port = self.qrexec.daemon.exec(&format!("root:QUBESRPC {service} dom0"));
+                let port = self.qrexec.served.daemon.exec(&format!("root:QUBESRPC {service} dom0"));
                 let call = Call::caller(input.as_bytes());
-                let call = Served::new(call, Place { domain, port, serves: true });
+                let call = Placed::once(call, Place { domain, port, serves: true });
                 self.calls.push(Awaited { call, waiting: Some(stream) });
                 return Ok(());
             }
             Order::Serve if self.asked.is_empty() => Said::No("nothing was asked for".into()),
             Order::Serve => {
                 let asked = self.asked.remove(0);
-                self.qrexec.daemon.connect(&asked, 0, SERVE);
+                self.qrexec.served.daemon.connect(&asked, 0, SERVE);
                 let place = Place { domain, port: SERVE, serves: false };
-                let call = Served::new(Call::server(b""), place);
+                let call = Placed::once(Call::server(b""), place);
                 self.calls.push(Awaited { call, waiting: Some(stream) });
                 return Ok(());
             }
@@ -198,11 +198,11 @@ impl Dom0 {
 
     fn state(&self) -> State {
         State {
-            live: self.database.daemon.is_live(),
-            acknowledged: self.database.daemon.acknowledged(),
-            greeted: self.qrexec.daemon.is_greeted(),
+            live: self.database.served.daemon.is_live(),
+            acknowledged: self.database.served.daemon.acknowledged(),
+            greeted: self.qrexec.served.daemon.is_greeted(),
             asked: self.asked.iter().map(|asked| asked.service.clone()).collect(),
-            open_calls: self.qrexec.daemon.open_calls(),
+            open_calls: self.qrexec.served.daemon.open_calls(),
             deaths: self.deaths.clone(),
         }
     }

@@ -1,7 +1,7 @@
-//! A daemon and its end of a channel.
+//! A daemon, where its channel is, and the channel.
 
 use super::vchan::{LibXenVchan, Vchan};
-use daemons::Daemon;
+use daemons::{Daemon, Served};
 use std::io;
 use std::rc::Rc;
 
@@ -17,96 +17,38 @@ pub(super) struct Place {
     pub(super) serves: bool,
 }
 
-/// A daemon and its channel.
-pub(super) struct Served<D> {
-    pub(super) daemon: D,
-    pub(super) vchan: Option<Vchan>,
+/// A daemon with its place.
+pub(super) struct Placed<D> {
+    pub(super) served: Served<D, Vchan>,
     place: Place,
-    met: bool,
-    stopped: bool,
 }
 
-impl<D: Daemon> Served<D> {
-    pub(super) fn new(daemon: D, place: Place) -> Self {
-        Self { daemon, vchan: None, place, met: false, stopped: false }
+impl<D: Daemon> Placed<D> {
+    /// One that makes its channel anew whenever that has ended.
+    pub(super) const fn lasting(daemon: D, place: Place) -> Self {
+        Self { served: Served::lasting(daemon), place }
     }
 
-    /// Does what the process does when its channel wakes it; its last words if it dies. One that
-    /// lost its channel makes it `again`.
-    pub(super) fn turn(
-        &mut self,
-        library: &Rc<LibXenVchan>,
-        again: bool,
-    ) -> io::Result<Option<String>> {
-        if self.stopped {
-            return Ok(None);
-        }
-        if self.vchan.is_none() && (again || !self.met) {
-            self.met = false;
-            self.vchan = self.open(library)?;
-        }
-        let Some(vchan) = &mut self.vchan else { return Ok(None) };
-        if !self.met && vchan.is_open() == 1 {
-            self.met = true;
-            if self.place.serves {
-                crate::store::remove(&self.place.path())?;
-            }
-            self.daemon.connected();
-        }
-        let mut open = true;
-        let gone = loop {
-            // Looked at before reading: what it sent before it went is still there to be read.
-            let gone = vchan.is_open() != 1;
-            let mut bytes = vec![0; ROOM];
-            let read = vchan.read(&mut bytes);
-            open &= read.is_ok();
-            let read = read.unwrap_or(0);
-            if let Err(death) = self.daemon.receive(bytes.get(..read).unwrap_or_default()) {
-                self.stop();
-                return Ok(Some(death.0));
-            }
-            let out = if self.met && open { self.daemon.outgoing() } else { &[] };
-            let written = vchan.write(out).unwrap_or(0);
-            self.daemon.sent(written);
-            if read < ROOM && written == 0 && (gone || vchan.is_open() == 1) {
-                break gone;
-            }
-        };
-        if self.met && gone {
-            self.daemon.disconnected();
-            self.vchan = None;
-        }
-        Ok(None)
+    /// One for a single channel.
+    pub(super) const fn once(daemon: D, place: Place) -> Self {
+        Self { served: Served::once(daemon), place }
     }
 
-    /// Whether the other end came and went.
-    pub(super) const fn has_ended(&self) -> bool {
-        self.met && self.vchan.is_none()
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.stopped = true;
-        self.daemon.disconnected();
-        self.vchan = None;
-    }
-
-    pub(super) const fn start(&mut self) {
-        (self.stopped, self.met) = (false, false);
-    }
-
-    fn open(&self, library: &Rc<LibXenVchan>) -> io::Result<Option<Vchan>> {
-        let path = self.place.path();
-        if self.place.serves {
-            return library.server(self.place.domain, &path, ROOM).map(Some);
-        }
-        // Who is not there yet is looked for again.
-        Ok(library.client(self.place.domain, &path).ok())
+    /// Does what the process does when its channel wakes it; its last words if it dies.
+    pub(super) fn turn(&mut self, library: &Rc<LibXenVchan>) -> io::Result<Option<String>> {
+        let place = self.place;
+        Ok(self.served.turn(|| place.open(library))?.map(|death| death.0))
     }
 }
 
 impl Place {
-    fn path(&self) -> String {
+    fn open(self, library: &Rc<LibXenVchan>) -> io::Result<Option<Vchan>> {
         let (server, client) = if self.serves { (0, self.domain) } else { (self.domain, 0) };
-        format!("/local/domain/{server}/data/vchan/{client}/{}", self.port)
+        let path = format!("/local/domain/{server}/data/vchan/{client}/{}", self.port);
+        if self.serves {
+            return library.server(self.domain, &path, ROOM).map(Some);
+        }
+        // Who is not there yet is looked for again.
+        Ok(library.client(self.domain, &path).ok())
     }
 }

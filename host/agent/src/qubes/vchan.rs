@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code, reason = "a C library")]
 
+use daemons::{Channel, Other};
 use libloading::Library;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
@@ -51,6 +52,8 @@ pub(crate) struct LibXenVchan {
 pub(crate) struct Vchan {
     library: Rc<LibXenVchan>,
     handle: *mut Handle,
+    /// What a server told in XenStore.
+    told: Option<String>,
 }
 
 impl LibXenVchan {
@@ -86,12 +89,12 @@ impl LibXenVchan {
         path: &str,
         room: usize,
     ) -> io::Result<Vchan> {
-        let path = CString::new(path)?;
+        let name = CString::new(path)?;
         let domain = c_int::from(domain);
         // SAFETY: no logger is given, the path is a C string; the library copies it.
         let handle =
-            unsafe { (self.server_init)(std::ptr::null_mut(), domain, path.as_ptr(), room, room) };
-        self.opened(handle)
+            unsafe { (self.server_init)(std::ptr::null_mut(), domain, name.as_ptr(), room, room) };
+        self.opened(handle, Some(path.to_owned()))
     }
 
     /// Connects to what `domain` serves at `path`.
@@ -100,48 +103,23 @@ impl LibXenVchan {
         // SAFETY: as above.
         let handle =
             unsafe { (self.client_init)(std::ptr::null_mut(), c_int::from(domain), path.as_ptr()) };
-        self.opened(handle)
+        self.opened(handle, None)
     }
 
-    fn opened(self: &Rc<Self>, handle: *mut Handle) -> io::Result<Vchan> {
+    fn opened(self: &Rc<Self>, handle: *mut Handle, told: Option<String>) -> io::Result<Vchan> {
         if handle.is_null() {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the library has made it, and leaves these flags as malloc gave them.
         unsafe { (*handle).flags &= !(SERVER_PERSIST | BLOCKING) };
-        Ok(Vchan { library: Rc::clone(self), handle })
+        Ok(Vchan { library: Rc::clone(self), handle, told })
     }
 }
 
 impl Vchan {
-    /// Takes what has come, at most as much as fits.
-    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        // SAFETY: the buffer is as long as said.
-        let read =
-            unsafe { (self.library.read)(self.handle, into.as_mut_ptr().cast(), into.len()) };
-        usize::try_from(read).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-
-    /// Sends as much as there is room for.
-    pub(crate) fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        if from.is_empty() {
-            return Ok(0);
-        }
-        // SAFETY: as above.
-        let written =
-            unsafe { (self.library.write)(self.handle, from.as_ptr().cast(), from.len()) };
-        usize::try_from(written).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-
-    /// 0: closed, 1: open, 2: nobody has come yet.
-    pub(crate) fn is_open(&self) -> i32 {
-        // SAFETY: the handle is open.
-        unsafe { (self.library.is_open)(self.handle) }
-    }
-
     /// Takes the signal that made the descriptor readable, so that the next one can come.
     pub(crate) fn take_signal(&mut self) {
-        // SAFETY: as above; it does not wait, as there is one.
+        // SAFETY: the handle is open; it does not wait, as there is a signal.
         unsafe { (self.library.wait)(self.handle) };
     }
 
@@ -153,6 +131,45 @@ impl Vchan {
             BorrowedFd::borrow_raw(fd)
         }
     }
+}
+
+impl Channel for Vchan {
+    type Error = io::Error;
+
+    fn other(&self) -> Other {
+        // SAFETY: the handle is open.
+        match unsafe { (self.library.is_open)(self.handle) } {
+            1 => Other::There,
+            2 => Other::NotYet,
+            _ => Other::Gone,
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> usize {
+        // SAFETY: the buffer is as long as said.
+        let read =
+            unsafe { (self.library.read)(self.handle, into.as_mut_ptr().cast(), into.len()) };
+        // Negative where the other end has gone and left nothing.
+        usize::try_from(read).unwrap_or(0)
+    }
+
+    fn write(&mut self, from: &[u8]) -> usize {
+        if from.is_empty() {
+            return 0;
+        }
+        // SAFETY: as above.
+        let written =
+            unsafe { (self.library.write)(self.handle, from.as_ptr().cast(), from.len()) };
+        // Negative where the other end has gone.
+        usize::try_from(written).unwrap_or(0)
+    }
+
+    fn hide(&mut self) -> io::Result<()> {
+        self.told.take().map_or(Ok(()), |path| crate::store::remove(&path))
+    }
+
+    /// By dropping it.
+    fn close(self) {}
 }
 
 impl Drop for Vchan {
