@@ -224,6 +224,48 @@ fn what_a_peer_takes_goes_as_it_came() {
     }
 }
 
+/// As Linux sends them: its timestamps behind the TCP header, which is said to be 32 bytes long.
+fn with_timestamps(mut frame: Outgoing, ipv6: bool) -> Outgoing {
+    let tcp = HEADERS[usize::from(ipv6)] - 20;
+    frame.bytes[tcp + 12] = 8 << 4;
+    frame.bytes[tcp + 20..tcp + 32].copy_from_slice(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]);
+    frame
+}
+
+#[test]
+fn a_large_frame_goes_on_wherever_its_first_slot_ends_and_headers_alone_are_one_copy() {
+    for ipv6 in [false, true] {
+        let headers = HEADERS[usize::from(ipv6)] + 12;
+        let machine = machine(12, Offers::default());
+        let client = client(&machine, 10, Manners::default());
+        let flow = Flow::connect(&machine, &client, ipv6);
+        for first in (14..=300).chain([4000]) {
+            let mut frame = flow.upload(&payload(8000), gso(ipv6, MSS));
+            let rest = frame.bytes.len() as u16 - first;
+            frame.slots = match rest {
+                ..=4096 => Slots::Exactly(vec![(0, first), (0, rest)]),
+                _ => Slots::Exactly(vec![(0, first), (0, 4096), (0, rest - 4096)]),
+            };
+            let frame = with_timestamps(frame, ipv6);
+            let before = machine.sim.counters(TIDEGATE);
+            assert!(client.peer.send(&frame));
+            machine.settle();
+            let sent = at_uplink(&machine);
+            assert_eq!(sent.len(), 1, "first slot of {first}: {}", machine.console());
+            let whole = |bytes: &[u8]| (bytes.len(), bytes[headers - 12..].to_vec());
+            assert!(whole(&sent[0].bytes) == whole(&frame.bytes), "first slot of {first}");
+            assert_eq!(sent[0].offload, frame.offload);
+            let after = machine.sim.counters(TIDEGATE);
+            if usize::from(first) == headers {
+                assert_eq!(
+                    (after.copies - before.copies, after.copy_ops - before.copy_ops),
+                    (2, 3)
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_flow_keeps_its_order_whether_its_frames_are_cut_or_not() {
     let machine = machine(23, Offers::PLAIN);

@@ -70,14 +70,14 @@ impl<H: Hypervisor> Path<H> {
         answers.refuse_undecided(&mut self.counters);
     }
 
-    /// Brings accepted frames that stand in private memory into one piece: the new head goes right before
-    /// what it does not replace. One that is longer than what it replaces stays where it is.
+    /// Lets what was brought of accepted frames leave from private memory, in one piece: the new head goes
+    /// right before what it does not replace. One that is longer than what it replaces stays where it is.
     pub(super) fn join(&mut self, flights: &[Flight], decisions: &mut [Decision]) {
         let areas = memory::areas(self.private.as_mut());
         for (n, (flight, decision)) in flights.iter().zip(decisions).enumerate() {
             let Verdict::Emit(emit) = &mut decision.verdict else { continue };
-            let (skip, end) = (emit.skip, flight.frame.len);
-            if skip >= end || flight.head < end as usize {
+            let (skip, end) = (emit.skip, flight.frame.len.min(flight.head as u32));
+            if skip >= end {
                 continue;
             }
             let head = areas.new_heads.get(n).and_then(|place| place.get(..emit.head.into()));

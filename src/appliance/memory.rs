@@ -6,12 +6,15 @@
 use arrayvec::ArrayVec;
 use wire::{BATCH, HEAD_MAX, REPLY_MAX, SEGMENTS_MAX, WHOLE_MAX};
 use xen::hypervisor::{CopyEnd, PAGE_SIZE};
-use xen::io::{Piece, SLOTS_MAX};
+use xen::io::{Incoming, Piece, SLOTS_MAX};
 
 /// Bytes of a frame that is brought whole before its verdict. It leaves with one copy, while one that
 /// stays in its sender's pages takes another for its new head; and a grant copy takes Xen longer than it
 /// takes us to move a page.
 pub(super) const FRAME: usize = PAGE_SIZE;
+
+/// Bytes of headers that a TCP segment has at least.
+const HEADERS_MIN: usize = 54;
 
 /// Bytes of frames that are brought at a time to be summed, enough for the longest frame.
 pub(super) const BODIES: usize = 1 << 16;
@@ -34,6 +37,17 @@ const _: () = {
     assert!(BODIES_AT.is_multiple_of(PAGE_SIZE) && SEGMENTS_AT.is_multiple_of(HEAD_MAX));
     assert!(NEW_HEADS_AT.is_multiple_of(HEAD_MAX) && REPLIES_AT.is_multiple_of(REPLY_MAX));
 };
+
+/// How much of a frame is brought before its verdict, and how much there may be: all of a short one. Of a
+/// longer one the first slot, if that may have the headers and little else, as Linux sends them: one copy.
+pub(super) fn head(frame: &Incoming, pieces: &[Piece]) -> (usize, usize) {
+    let len = frame.len as usize;
+    if len <= FRAME {
+        return (len, len);
+    }
+    let first = frame.of(pieces).first().map_or(0, |piece| usize::from(piece.len));
+    (if first < HEADERS_MIN { HEAD_MAX } else { first.min(HEAD_MAX) }, HEAD_MAX)
+}
 
 /// Gives out the places where frames are read, or their heads: one behind the other, so that consecutive
 /// copies go to the same page as often as can be, which Xen then looks up once.

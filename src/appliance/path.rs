@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use wire::{
     BATCH, DropReason, Frame, HEAD_MAX, Instant, Outbox, PerReason, Port, SEGMENTS_MAX, Takes,
-    Verdict,
+    Verdict, has_tcp_headers,
 };
 use xen::hypervisor::{CopyOp, GrantStatus, Hypervisor, NoMemory};
 use xen::io::{self, Device, Incoming, Piece, Pulled, SLOTS_MAX, Staged};
@@ -337,8 +337,8 @@ impl<H: Hypervisor> Path<H> {
         Served::Spent
     }
 
-    /// Brings all heads to private memory, and short frames whole, with one hypercall at most. A frame of
-    /// which that cannot be read is answered and gone.
+    /// Brings all heads to private memory, and short frames whole, with one hypercall at most; with a
+    /// second one if a frame does not begin as nearly all do.
     fn heads(
         &mut self,
         h: &mut H,
@@ -346,18 +346,43 @@ impl<H: Hypervisor> Path<H> {
         flights: &mut Vec<Flight>,
         pieces: &[Piece],
     ) {
+        let mut places = Places::new();
+        self.bring_heads(h, fabric, flights, pieces, |flight| {
+            let (want, room) = memory::head(&flight.frame, pieces);
+            flight.at = places.take(room);
+            want
+        });
+        let private = self.private.as_ref();
+        let short = |flight: &&mut Flight| {
+            let all = flight.frame.len as usize;
+            flight.head < HEAD_MAX.min(all) && !has_tcp_headers(flight.head_in(private))
+        };
+        let mut any = false;
+        flights.iter_mut().filter(short).for_each(|flight| (flight.head, any) = (0, true));
+        if any {
+            self.bring_heads(h, fabric, flights, pieces, |_| HEAD_MAX);
+        }
+    }
+
+    /// Brings as much as `want` says of the frames of which nothing is there, with one hypercall at most. A
+    /// frame of which that cannot be read is answered and gone.
+    fn bring_heads(
+        &mut self,
+        h: &mut H,
+        fabric: &mut impl Fabric<H>,
+        flights: &mut Vec<Flight>,
+        pieces: &[Piece],
+        mut want: impl FnMut(&mut Flight) -> usize,
+    ) {
         self.ops.clear();
         let mut ranges = ArrayVec::<_, BATCH>::new();
-        let mut places = Places::new();
         for run in flights.chunk_by_mut(|a, b| a.from == b.from) {
             let mut device = run.first().and_then(|flight| fabric.device(flight.from));
             for flight in run {
                 let from = self.ops.len();
-                if let Some(device) = &mut device {
+                if let Some(device) = device.as_mut().filter(|_| flight.head == 0) {
+                    let want = want(flight);
                     let (frame, private) = (&flight.frame, self.private.as_mut());
-                    let len = frame.len as usize;
-                    let want = if len <= memory::FRAME { len } else { HEAD_MAX };
-                    flight.at = places.take(want);
                     flight.head =
                         device.heads(frame, pieces, want, flight.at, private, &mut self.ops);
                 }
@@ -394,6 +419,11 @@ impl<H: Hypervisor> Path<H> {
 }
 
 impl Flight {
+    /// What of it stands in private memory.
+    pub(super) fn head_in<'a>(&self, private: &'a [u8]) -> &'a [u8] {
+        private.get(self.at as usize..).and_then(|from| from.get(..self.head)).unwrap_or_default()
+    }
+
     pub(super) fn seen<'a>(&self, head: &'a [u8]) -> Frame<'a> {
         Frame { from: self.from, head, len: self.frame.len, offload: self.frame.offload }
     }

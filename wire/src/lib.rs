@@ -44,7 +44,7 @@ pub use packet::{
     QueryKind, Quote, Tcp, TcpFlags, Transport, Udp,
 };
 pub use parse::{Unparsed, parse};
-pub use plain::{End, Onward, Plain};
+pub use plain::{End, Onward, Plain, has_tcp_headers};
 pub use port::{Port, PortSlot};
 pub use segment::{Ranges, SEGMENTS_MAX, Segments};
 pub use time::Instant;

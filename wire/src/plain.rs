@@ -11,6 +11,23 @@ use crate::parse::ETHERNET_HEADER;
 use crate::sums::{Delta, Field, Sum};
 use crate::{Addr, Csum, Frame, GsoKind, HEAD_MAX, Key, Kind, Mac, Offload, Proto, Tcp, TcpFlags};
 
+/// Whether the first bytes of a frame have all headers of a TCP segment, behind an IPv4 header without
+/// options or one of IPv6 without extensions: more of it says nothing new of the packet. What these headers
+/// say may still be wrong.
+#[must_use]
+pub fn has_tcp_headers(head: &[u8]) -> bool {
+    const TCP: u8 = 6;
+    let (v6, protocol) = match be16(head, 12) {
+        Some(0x0800) if head.get(14) == Some(&0x45) => (false, head.get(23)),
+        Some(0x86dd) => (true, head.get(20)),
+        _ => return false,
+    };
+    let l4 = l4(v6);
+    let offset = l4.checked_add(12).and_then(|at| head.get(at));
+    let header = offset.map_or(usize::MAX, |offset| usize::from(offset >> 4).saturating_mul(4));
+    protocol == Some(&TCP) && l4.saturating_add(header.max(TCP_MIN)) <= head.len()
+}
+
 /// Where the transport header starts: behind an IPv4 header without options, or one of IPv6.
 const fn l4(v6: bool) -> usize {
     if v6 { ETHERNET_HEADER + 40 } else { ETHERNET_HEADER + 20 }
@@ -19,7 +36,8 @@ const fn l4(v6: bool) -> usize {
 /// What of it is read to know the packet: both ports, and the length or the sequence number.
 const PORTS: usize = 8;
 
-/// Its longest.
+/// The shortest TCP header, and the longest.
+const TCP_MIN: usize = 20;
 const TCP_MAX: usize = 60;
 const _: () = assert!(l4(true) + TCP_MAX <= HEAD_MAX);
 
@@ -238,8 +256,9 @@ fn tcp_header(frame: &Frame<'_>, l4: usize, l4_len: u32, v6: bool) -> Option<usi
     let header = usize::from(offset >> 4).checked_mul(4)?;
     let control = TcpFlags::SYN.with(TcpFlags::FIN).with(TcpFlags::RST);
     let goes_on = flags & control.with(TcpFlags::ACK).0 == TcpFlags::ACK.0;
-    let there =
-        header >= 20 && header <= l4_len as usize && l4.checked_add(header)? <= frame.head.len();
+    let there = header >= TCP_MIN
+        && header <= l4_len as usize
+        && l4.checked_add(header)? <= frame.head.len();
     let kind = if v6 { GsoKind::TcpV6 } else { GsoKind::TcpV4 };
     let offload = frame
         .offload

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::sums::Sum;
 use wire::{
     Addr, Csum, End, Frame, Gso, GsoKind, HEAD_MAX, Key, Mac, Offload, Onward, Parsed, Plain,
-    Rewrite, TcpFlags, Translation, Transport, parse,
+    Rewrite, TcpFlags, Translation, Transport, has_tcp_headers, parse,
 };
 
 const NEW_DST: Mac = Mac([2, 1, 2, 3, 4, 5]);
@@ -108,6 +108,33 @@ proptest! {
         let len = plain.write(&frame, &onward, &mut short);
         prop_assert_eq!(len, packet.rewrite(&how, &mut long).ok().map(|head| head.len));
         prop_assert_eq!(short, long);
+    }
+
+    #[test]
+    fn who_has_all_tcp_headers_of_a_frame_says_of_it_what_more_of_it_says(
+        bytes in frame(),
+        offload in offload(),
+    ) {
+        let most = bytes.len().min(HEAD_MAX);
+        let Some(first) = (0..=most).find(|n| has_tcp_headers(&bytes[..*n])) else {
+            let plain = Plain::read(&Frame { offload, ..whole(&bytes) });
+            prop_assert!(plain.is_none_or(|plain| plain.tcp(&bytes).is_none()));
+            return Ok(());
+        };
+        let said = |head: usize| {
+            let frame = Frame { head: &bytes[..head], offload, ..whole(&bytes) };
+            let plain = Plain::read(&frame).map(|plain| (plain.key, plain.end()));
+            let parsed = parse(&frame).map(|parsed| match parsed {
+                Parsed::Ip(ip) => {
+                    let ends = (ip.src, ip.dst, ip.end(), ip.wire_len(), ip.ttl);
+                    Some((ends, ip.tuple(), ip.fragment, ip.transport))
+                }
+                Parsed::Arp(_) => None,
+            });
+            format!("{plain:?} {parsed:?}")
+        };
+        prop_assert!((first..=most).all(|head| has_tcp_headers(&bytes[..head])));
+        prop_assert_eq!(said(first), said(most));
     }
 }
 

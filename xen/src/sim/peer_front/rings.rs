@@ -24,6 +24,7 @@ const RX_COPY_THRESHOLD: i16 = 256;
 const FRAGS_MAX: usize = 17;
 /// Where the headers of a frame lie in their page in [`Slots::Linux`].
 const LINEAR_AT: usize = 0x142;
+/// How much stands with the headers of a frame that is no TCP segment.
 const LINEAR_MAX: usize = 256;
 /// Where the first fragment lies in its page.
 const FRAG_AT: usize = 1024;
@@ -31,7 +32,7 @@ const FRAG_AT: usize = 1024;
 /// How a frame is laid into slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slots {
-    /// As Linux has it in memory: headers in one page, payload in others.
+    /// As Linux has it in memory: headers in one page, payload in others. Those of TCP stand alone.
     Linux,
     /// As Linux does for a backend it does not trust: copied to whole pages of its own.
     Bounced,
@@ -40,10 +41,10 @@ pub enum Slots {
 }
 
 impl Slots {
-    /// (offset, length) of each data slot.
-    fn cut(&self, len: usize) -> Vec<(u16, u16)> {
+    /// (offset, length) of each data slot of a frame.
+    fn cut(&self, frame: &[u8]) -> Vec<(u16, u16)> {
         let mut slots = Vec::new();
-        let mut left = len;
+        let mut left = frame.len();
         let mut add = |at: usize, max: usize| {
             let part = left.min(max);
             if part != 0 {
@@ -56,11 +57,11 @@ impl Slots {
             Self::Exactly(slots) => return slots.clone(),
             Self::Bounced => while add(0, PAGE_SIZE) {},
             // What fits one page behind its offset goes as one buffer.
-            Self::Linux if len <= 1514 => {
+            Self::Linux if frame.len() <= 1514 => {
                 add(LINEAR_AT, 1514);
             }
             Self::Linux => {
-                add(LINEAR_AT, LINEAR_MAX);
+                add(LINEAR_AT, tcp_headers(frame).unwrap_or(LINEAR_MAX));
                 if add(FRAG_AT, PAGE_SIZE - FRAG_AT) {
                     while add(0, PAGE_SIZE) {}
                 }
@@ -68,6 +69,17 @@ impl Slots {
         }
         slots
     }
+}
+
+/// Length of all headers of a TCP segment without IP options or extension headers.
+fn tcp_headers(frame: &[u8]) -> Option<usize> {
+    let (protocol, l4) = match frame.get(12..15)? {
+        [0x08, 0x00, 0x45] => (*frame.get(23)?, 34),
+        [0x86, 0xdd, _] => (*frame.get(20)?, 54),
+        _ => return None,
+    };
+    let header = usize::from(frame.get(l4 + 12)? >> 4) * 4;
+    (protocol == 6).then_some(l4 + header)
 }
 
 /// A frame to be sent.
@@ -186,7 +198,7 @@ impl Rings {
 
     /// Slots a frame takes.
     fn slots_of(frame: &Outgoing) -> usize {
-        frame.slots.cut(frame.bytes.len()).len() + usize::from(frame.offload.gso.is_some())
+        frame.slots.cut(&frame.bytes).len() + usize::from(frame.offload.gso.is_some())
     }
 
     /// Puts a frame into the TX ring. Returns whether there was room.
@@ -194,7 +206,7 @@ impl Rings {
         if self.broken.is_some() || Self::slots_of(frame) > self.tx.free() as usize {
             return false;
         }
-        let cut = frame.slots.cut(frame.bytes.len());
+        let cut = frame.slots.cut(&frame.bytes);
         let count = cut.len();
         let mut from = 0;
         for (n, (offset, len)) in cut.into_iter().enumerate() {
