@@ -2,7 +2,8 @@
 
 use crate::Port;
 
-/// Bytes of a frame that are always brought to private memory before the verdict, if it has them.
+/// Bytes of a frame that are brought to private memory before the verdict, if it has them: fewer only where
+/// these are [all headers of TCP](crate::has_tcp_headers), more where it is short.
 pub const HEAD_MAX: usize = 256;
 
 /// Bytes that are brought when a verdict needs the whole frame ([`crate::Verdict::NeedWhole`]).
